@@ -1,0 +1,76 @@
+"""Loops over blocks of host memory that stay in cache, on as many threads as the user allows."""
+
+import os
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import numpy as np
+
+BLOCK = 1 << 16  # elements: a float32 block and its temporaries fit in a core's second-level cache
+CHUNK = 1 << 20  # elements: the work of one task, and below it threads cost more than they save
+
+_pool: ThreadPoolExecutor | None = None
+_pool_size = 0
+
+
+def _forget_pool() -> None:
+    global _pool  # a forked child inherits the pool without its threads
+    _pool = None
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget_pool)
+
+
+def allowed_threads() -> int:
+    """Return the number of threads: the processors this process may use, and no more than OMP_NUM_THREADS."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    limit = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0]
+    return max(1, min(cores, int(limit))) if limit.isdigit() else cores
+
+
+def run(task: Callable[[int], None], count: int, threads: int) -> None:
+    """Call ``task(i)`` for each i below `count`; the first error of a thread is raised here."""
+    global _pool, _pool_size
+    if threads <= 1 or count <= 1:
+        for i in range(count):
+            task(i)
+        return
+    if _pool is None or _pool_size < threads:
+        _pool, _pool_size = ThreadPoolExecutor(threads, thread_name_prefix="backdraw"), threads
+    workers = min(threads, count)
+
+    def work(first: int) -> None:
+        for i in range(first, count, workers):
+            task(i)
+
+    list(_pool.map(work, range(workers)))
+
+
+def map_rows(body: Callable[..., Any], arrays: tuple[np.ndarray, ...]) -> np.ndarray:
+    """``body(*arrays)`` for a body that treats the rows along the last axis one by one, block by block."""
+    first = arrays[0]
+    lead = first.shape[:-1]
+    if first.size < 2 * BLOCK or first.ndim < 2 or any(a.shape[:-1] != lead for a in arrays):
+        with np.errstate(over="ignore"):
+            return np.asarray(body(*arrays))
+    if all(a.flags.c_contiguous for a in arrays):
+        arrays = tuple(a.reshape(-1, a.shape[-1]) for a in arrays)
+    n = arrays[0].shape[0]
+    step = max(1, BLOCK * n // first.size)
+
+    def block(start: int) -> np.ndarray:
+        with np.errstate(over="ignore"):  # the error state belongs to the thread
+            return np.asarray(body(*(a[start : start + step] for a in arrays)))
+
+    head = block(0)  # says what the body returns
+    out = np.empty((n, *head.shape[1:]), head.dtype)
+    out[:step] = head
+
+    def task(i: int) -> None:
+        start = (i + 1) * step
+        out[start : start + step] = block(start)
+
+    run(task, -(-n // step) - 1, allowed_threads() if first.size >= CHUNK else 1)
+    return out.reshape(*lead, out.shape[-1])

@@ -1,0 +1,122 @@
+"""Noise in host memory, for NumPy and for torch on the CPU: random words and their transform, block by block.
+
+Drawing the words is a small part of the cost; fresh memory and the logarithms are the large one. So words, uniforms
+and temporaries live in blocks that stay in cache, and only the noise itself is written to fresh memory.
+"""
+
+import math
+import numbers
+from collections.abc import Callable
+from functools import cache
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+
+from backdraw.backend import Backend
+from backdraw.errors import InvalidValueError
+from backdraw.random import TRANSFORMS, Key, words, wrong_rng
+from backdraw_backends.blocks import BLOCK, CHUNK, allowed_threads, run
+
+# A source gives the words of one chunk: a function of (plane, start, stop), called in ascending order of start.
+Words = Callable[[int, int, int], np.ndarray]
+Source = Callable[[int, int], Words]
+
+_CHUNK_OF_GENERATOR = BLOCK  # above this, words come from child streams, one a chunk
+
+
+@cache
+def _default() -> np.random.Generator:
+    return np.random.default_rng()
+
+
+def _forget_default() -> None:
+    _default.cache_clear()  # or forked children would all draw the same
+
+
+try:
+    import os
+
+    os.register_at_fork(after_in_child=_forget_default)
+except AttributeError:  # no fork on this system
+    pass
+
+
+def source(rng: Any, be: Backend) -> Source:
+    """Return the stream of words that ``rng=`` names: a key, a seed, a NumPy generator, or the default one."""
+    if isinstance(rng, Key):
+        return key_source(rng)
+    return generator_source(generator(rng, be))
+
+
+def generator(rng: Any, be: Backend) -> np.random.Generator:
+    """Return the NumPy generator that ``rng=`` names."""
+    if isinstance(rng, np.random.Generator):
+        return rng
+    if rng is None:
+        return _default()
+    if isinstance(rng, numbers.Integral) and not isinstance(rng, bool):
+        if rng < 0:
+            raise InvalidValueError(f"rng: expected a seed of 0 or more, got {rng}")
+        return np.random.default_rng(int(rng))
+    if isinstance(rng, (np.random.SeedSequence, np.random.BitGenerator)):
+        return np.random.default_rng(rng)
+    raise wrong_rng(rng, be)
+
+
+def key_source(key: Key) -> Source:
+    """Words of a portable key: element i of plane p is word ``p * n + i``."""
+
+    def chunk(index: int, n: int) -> Words:  # noqa: ARG001
+        return lambda plane, start, stop: words(key, plane * n + start, plane * n + stop)
+
+    return chunk
+
+
+def generator_source(rng: np.random.Generator) -> Source:
+    """Words of a NumPy generator: its own for little noise, those of SFC64 streams that it seeds for much."""
+    seeds: list[int] = []
+
+    def chunk(index: int, n: int) -> Words:
+        if n <= _CHUNK_OF_GENERATOR:
+            return lambda plane, start, stop: rng.integers(0, 2**32, stop - start, dtype=np.uint32)  # noqa: ARG005
+        if not seeds:
+            seeds.extend(rng.integers(0, 2**32, 4, dtype=np.uint32).tolist())
+        raw = np.random.SFC64(np.random.SeedSequence(seeds, spawn_key=(index,))).random_raw
+        return lambda plane, start, stop: raw((stop - start + 1) // 2).view(np.uint32)[: stop - start]  # noqa: ARG005
+
+    return chunk
+
+
+def noise(kind: str, source: Source, shape: tuple[int, ...], dtype: Any, threads: int | None = None) -> np.ndarray:
+    """Noise of `kind` as a fresh NumPy array of float32 or float64."""
+    planes, transform = TRANSFORMS[kind]
+    n = math.prod(shape)
+    if n <= BLOCK:
+        chunk = source(0, n)
+        return transform(NP, *(_uniform(chunk(p, 0, n), dtype) for p in range(planes))).reshape(shape)
+    out = np.empty(n, dtype)
+    source(0, n)  # seeds child streams here, once, and not on whichever thread comes first
+
+    def task(index: int) -> None:
+        chunk = source(index, n)
+        end = min(n, (index + 1) * CHUNK)
+        for start in range(index * CHUNK, end, BLOCK):
+            stop = min(end, start + BLOCK)
+            out[start:stop] = transform(NP, *(_uniform(chunk(p, start, stop), dtype) for p in range(planes)))
+
+    run(task, -(-n // CHUNK), (allowed_threads() if threads is None else threads) if n >= CHUNK else 1)
+    return out.reshape(shape)
+
+
+NP: ModuleType = np
+
+
+def _uniform(words: np.ndarray, dtype: Any) -> np.ndarray:
+    # backdraw.random.uniform_of_words, in place
+    u = words.astype(dtype)
+    u += 0.5
+    u *= 2.0**-32
+    if u.dtype == np.float32:
+        np.minimum(u, np.float32(1.0 - 2.0**-24), out=u)
+    return u

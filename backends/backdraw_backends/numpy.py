@@ -1,0 +1,120 @@
+"""NumPy: the tape, a trace of what left it, and loops over blocks of rows that stay in cache."""
+
+from collections.abc import Callable
+from typing import Any
+
+import array_api_compat.numpy as xp
+import numpy as np
+
+from backdraw.backend import Array
+from backdraw_backends import blocks, host_noise
+from backdraw_backends.standard import StandardBackend
+from backdraw_backends.tape import Tape, active_tapes
+
+
+class Traced(np.ndarray):
+    """An array that `backdraw.vjp` hands to the user's function, or that NumPy derived from one.
+
+    NumPy computes with it as ever; the tape knows only the arrays it tracks. The mark tells the others, derived by
+    arithmetic that is not recorded, from true constants, so that a broken chain is an error and not a zero.
+    """
+
+    _tape: Tape | None = None
+    _origin: str = "a NumPy view (indexing, reshaping)"
+
+    def __array_finalize__(self, obj: Any) -> None:
+        self._tape = getattr(obj, "_tape", None)
+
+    def __array_ufunc__(self, ufunc: Any, method: str, *inputs: Any, out: Any = None, **kwargs: Any) -> Any:
+        owner = next((x for x in (*inputs, *(out or ())) if isinstance(x, Traced)), self)
+        if out is not None:
+            kwargs["out"] = tuple(_raw(x) for x in out)
+        result = getattr(ufunc, method)(*(_raw(x) for x in inputs), **kwargs)
+        return _mark(result, owner._tape, f"numpy.{ufunc.__name__}")
+
+    def __array_function__(self, func: Any, types: Any, args: Any, kwargs: Any) -> Any:
+        return _mark(super().__array_function__(func, types, args, kwargs), self._tape, f"numpy.{func.__name__}")
+
+
+def _raw(x: Any) -> Any:
+    return x.view(np.ndarray) if isinstance(x, Traced) else x
+
+
+def _mark(result: Any, tape: Tape | None, origin: str) -> Any:
+    if isinstance(result, (tuple, list)):
+        return type(result)(_mark(r, tape, origin) for r in result)
+    if not isinstance(result, (np.ndarray, np.generic)):
+        return result
+    plain = _raw(np.asanyarray(result))
+    if tape not in active_tapes() or not np.issubdtype(plain.dtype, np.floating):
+        return result if isinstance(result, np.generic) else plain
+    marked = plain.view(Traced)
+    marked._tape, marked._origin = tape, origin
+    return marked
+
+
+class NumPyBackend(StandardBackend):
+    """NumPy arrays; small ones in one go, large ones by blocks of rows on several threads."""
+
+    name = "numpy"
+
+    def __init__(self) -> None:
+        self.xp = xp
+        self._lowest = {np.dtype(t): float(np.finfo(t).min) for t in (np.float16, np.float32, np.float64)}
+
+    def array_types(self) -> tuple[type, ...]:
+        """Return the array types known beforehand."""
+        return (np.ndarray, Traced)
+
+    def owns(self, x: object) -> bool:
+        """Whether `x` is a NumPy array or scalar."""
+        return isinstance(x, (np.ndarray, np.generic))
+
+    def raw(self, x: Array) -> Array:
+        """Return a plain ndarray."""
+        return x if x is None or type(x) is np.ndarray else _raw(np.asanyarray(x))
+
+    def track(self, x: Array, tape: Tape) -> Array:
+        """Return a read-only view that carries the mark of the tape."""
+        if x is None:
+            return None
+        view = np.asarray(x).view(Traced)
+        view.flags.writeable = False
+        view._tape = tape
+        return view
+
+    def broken(self, x: Array, tape: Tape) -> str | None:
+        """Return the NumPy operation that derived `x` from an array of this tape."""
+        return x._origin if isinstance(x, Traced) and x._tape is tape else None
+
+    def taint(self, x: Array, tape: Tape, origin: str) -> Array:
+        """Mark `x` as derived outside the tape."""
+        return _mark(x, tape, origin)
+
+    def stop_gradient(self, x: Array) -> Array:
+        """Return a plain view: no mark, and unknown to every tape."""
+        return self.raw(x)[...] if isinstance(x, Traced) or active_tapes() else x
+
+    def device(self, x: Array) -> Any:  # noqa: ARG002
+        """Return NumPy's only device."""
+        return "cpu"
+
+    def noise(self, kind: str, rng: Any, shape: tuple[int, ...], dtype: Any, device: Any) -> Array:  # noqa: ARG002
+        """Noise from NumPy's generators or a key."""
+        return host_noise.noise(kind, host_noise.source(rng, self), shape, dtype)
+
+    def rowwise(self, body: Callable[..., Array], *arrays: Array, **static: Any) -> Array:
+        """Run the body on blocks of rows."""
+        plain = tuple(self.raw(x) for x in arrays)
+        return blocks.map_rows(lambda *parts: body(xp, *parts, **static), plain)
+
+    def host(self, f: Callable[..., Any], *arrays: Array, shape: tuple[int, ...], dtype: Any) -> Array:
+        """Call ``f``: the arrays are on the host already."""
+        return np.asarray(f(*(self.raw(x) for x in arrays))).reshape(shape).astype(dtype, copy=False)
+
+    def lowest(self, x: Array) -> float:
+        """Look the number up: numpy.finfo costs a microsecond."""
+        return self._lowest.get(x.dtype) or super().lowest(x)
+
+
+backend = NumPyBackend()

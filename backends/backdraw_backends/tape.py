@@ -1,0 +1,183 @@
+"""The tape: reverse-mode differentiation for arrays whose framework has none.
+
+It records primitives, and only those, by the identity of the arrays that went in and came out.
+"""
+
+import threading
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+from backdraw.backend import Array, Backend
+from backdraw.errors import GradientError, InvalidTypeError, InvalidValueError
+from backdraw.primitive import Primitive
+
+ADVICE = "Write it as a primitive (backdraw.primitive), or wrap it in backdraw.stop_gradient if it needs no gradient."
+
+
+class Record(NamedTuple):
+    """One application of a primitive: its inputs and output are places on the tape, None where nothing is tracked."""
+
+    primitive: Primitive
+    static: dict[str, Any]
+    inputs: list[int | None]
+    shapes: list[Any]
+    residuals: tuple[Any, ...]
+    output: int
+
+
+class Tape:
+    """The primitives applied during one call of `backdraw.vjp`."""
+
+    def __init__(self) -> None:
+        self.records: list[Record] = []
+        self.places: dict[int, int] = {}  # id of an array -> its place
+        self.alive: list[Array] = []  # an id is unique only while its array lives
+
+    def place(self, x: Array) -> int | None:
+        """Return the place of an array on the tape, or None."""
+        return self.places.get(id(x))
+
+    def add(self, x: Array, place: int | None = None) -> int:
+        """Track an array, at a new place or as another name of one."""
+        place = len(self.alive) if place is None else place
+        self.places[id(x)] = place
+        self.alive.append(x)
+        return place
+
+
+class _Active(threading.local):
+    def __init__(self) -> None:
+        self.tapes: list[Tape] = []
+
+
+_active = _Active()
+
+
+def active_tapes() -> list[Tape]:
+    """Return the tapes now recording on this thread, outermost first."""
+    return _active.tapes
+
+
+def apply(be: Any, primitive: Primitive, arrays: tuple[Array, ...], static: dict[str, Any]) -> Array:
+    """Run the primitive, and record it on every tape that tracks one of its inputs."""
+    out, residuals = primitive.forward(be, *(be.raw(x) for x in arrays), **static)
+    out = be.raw(out)
+    tracking = []
+    for tape in active_tapes():
+        places = [None if x is None else tape.place(x) for x in arrays]
+        for x, place in zip(arrays, places, strict=True):
+            origin = be.broken(x, tape) if place is None else None
+            if origin is not None:
+                raise GradientError(
+                    f"the chain of gradients broke before {primitive.name}: an argument of shape {tuple(x.shape)} came from "
+                    f"{origin} applied to a tracked array, which backdraw.vjp does not record. {ADVICE}"
+                )
+        if any(place is not None for place in places):
+            tracking.append((tape, places))
+    if tracking:
+        out = be.track(out, tracking[-1][0])
+        shapes = [None if x is None else x.shape for x in arrays]
+        for tape, places in tracking:
+            tape.records.append(Record(primitive, static, places, shapes, residuals, tape.add(out)))
+    return out
+
+
+def vjp(be: Any, fn: Callable[..., Any], arrays: tuple[Array, ...]) -> tuple[Any, Callable[[Any], tuple[Array, ...]]]:
+    """Call `fn` under a new tape; the pullback walks the tape backwards."""
+    tape = Tape()
+    inputs = tuple(be.track(be.raw(x), tape) for x in arrays)
+    for x, inner in zip(arrays, inputs, strict=True):
+        tape.add(inner)
+        for outer in active_tapes():
+            place = outer.place(x)
+            if place is not None:
+                outer.add(inner, place)
+    active_tapes().append(tape)
+    try:
+        out = fn(*inputs)
+    finally:
+        active_tapes().pop()
+    several = isinstance(out, (tuple, list))
+    outs = tuple(out) if several else (out,)
+    places = [_place_of_output(be, tape, y) for y in outs]
+    _check_reached(tape, inputs, places)
+
+    def pullback(cotangent: Any) -> tuple[Array, ...]:
+        cotangents = tuple(cotangent) if several else (cotangent,)
+        if len(cotangents) != len(outs):
+            raise InvalidValueError(f"cotangent: expected {len(outs)}, one per output, got {len(cotangents)}")
+        grads: dict[int, Array] = {}
+        for place, y, c in zip(places, outs, cotangents, strict=True):
+            _add(grads, place, _check_cotangent(be, y, c))
+        for record in reversed(tape.records):
+            if record.output in grads:
+                _pull(be, record, grads)
+        for i, x in enumerate(inputs):
+            if i not in grads:
+                raise GradientError(
+                    f"no gradient came back to input {i} of fn, of shape {tuple(x.shape)}: every primitive that it enters "
+                    "has None as its gradient"
+                )
+        result = tuple(grads[i] for i in range(len(inputs)))
+        if active_tapes():  # an outer vjp must not take these for constants
+            return tuple(be.taint(g, active_tapes()[-1], "the pullback of an inner backdraw.vjp") for g in result)
+        return result
+
+    shown = outs if active_tapes() else tuple(be.raw(y) for y in outs)
+    return (shown if several else shown[0]), pullback
+
+
+def _pull(be: Any, record: Record, grads: dict[int, Array]) -> None:
+    cotangent = grads[record.output]
+    for place, shape, g in zip(
+        record.inputs, record.shapes, record.primitive.backward(be, record.residuals, cotangent, **record.static), strict=True
+    ):
+        if place is not None and g is not None:
+            if tuple(g.shape) != tuple(shape):
+                raise GradientError(
+                    f"{record.primitive.name}: its rule returned a gradient of shape {tuple(g.shape)} for an input of "
+                    f"shape {tuple(shape)}"
+                )
+            _add(grads, place, g)
+
+
+def _add(grads: dict[int, Array], place: int, g: Array) -> None:
+    grads[place] = grads[place] + g if place in grads else g
+
+
+def _place_of_output(be: Any, tape: Tape, y: Any) -> int:
+    if not be.owns(y):
+        raise InvalidTypeError(f"fn: expected a function that returns {be.name} arrays, got {type(y).__name__}")
+    place = tape.place(y)
+    if place is not None:
+        return place
+    origin = be.broken(y, tape)
+    if origin is not None:
+        why = f"it came from {origin} applied to a tracked array, which backdraw.vjp does not record. {ADVICE}"
+    else:
+        names = ", ".join(r.primitive.name for r in tape.records) or "none"
+        why = f"no recorded primitive returned it (recorded: {names}). {ADVICE}"
+    raise GradientError(f"the output of fn, of shape {tuple(y.shape)}, cannot be reached from its inputs: {why}")
+
+
+def _check_reached(tape: Tape, inputs: tuple[Array, ...], places: list[int]) -> None:
+    reached = set(places)
+    for record in reversed(tape.records):
+        if record.output in reached:
+            reached.update(p for p in record.inputs if p is not None)
+    for i, x in enumerate(inputs):
+        if i not in reached:
+            names = ", ".join(r.primitive.name for r in tape.records) or "none"
+            raise GradientError(
+                f"input {i} of fn, of shape {tuple(x.shape)}, does not lead to its output through recorded primitives "
+                f"(recorded: {names}): the gradient would be zero, or the chain broke in array arithmetic between the "
+                f"input and a primitive. {ADVICE}"
+            )
+
+
+def _check_cotangent(be: Backend, y: Array, c: Any) -> Array:
+    if not be.owns(c):
+        raise InvalidTypeError(f"cotangent: expected a {be.name} array, got {type(c).__name__}")
+    if tuple(c.shape) != tuple(y.shape):
+        raise InvalidValueError(f"cotangent: expected the output's shape {tuple(y.shape)}, got {tuple(c.shape)}")
+    return be.xp.astype(c, y.dtype, copy=False)

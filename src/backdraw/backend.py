@@ -1,0 +1,227 @@
+"""What a backend must offer, and which backend holds an array."""
+
+import importlib
+import importlib.metadata
+import sys
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from typing import TYPE_CHECKING, Any
+
+from backdraw.errors import BackendError, InvalidTypeError
+
+if TYPE_CHECKING:
+    from backdraw.primitive import Primitive
+
+Array = Any  # an array of whichever framework; the Array API has no common base class
+
+# Our own adapters, in a folder beside the core; others come through the entry points of the same name.
+GROUP = "backdraw.backends"
+PACKAGE = "backdraw_backends"
+OURS = ("numpy", "cupy", "torch", "jax")
+
+
+class Backend(ABC):
+    """One array framework, as seen by backdraw: an Array API namespace and the little that the standard lacks.
+
+    Attributes
+    ----------
+    name : str
+        The framework's module name, such as ``"torch"``.
+    xp : module
+        Its Array API namespace.
+    native_rng : str
+        What the framework's users pass as ``rng=``; for error messages.
+    """
+
+    name: str
+    xp: Any
+    native_rng: str
+
+    @abstractmethod
+    def owns(self, x: object) -> bool:
+        """Whether `x` is an array of this framework."""
+
+    @abstractmethod
+    def apply(self, primitive: "Primitive", arrays: tuple[Array, ...], static: dict[str, Any]) -> Array:
+        """The primitive's output, with the primitive's own rule as its gradient."""
+
+    @abstractmethod
+    def stop_gradient(self, x: Array) -> Array:
+        """The same values, with no gradient."""
+
+    @abstractmethod
+    def vjp(self, fn: Callable[..., Any], arrays: tuple[Array, ...]) -> tuple[Any, Callable[[Any], tuple[Array, ...]]]:
+        """The output of ``fn(*arrays)`` and the function that carries a cotangent back to the arrays."""
+
+    @abstractmethod
+    def noise(self, kind: str, rng: Any, shape: tuple[int, ...], dtype: Any, device: Any) -> Array:
+        """Fresh noise of one of the kinds in `backdraw.random.TRANSFORMS`, float32 or wider, owned by the caller."""
+
+    @abstractmethod
+    def host(self, f: Callable[..., Any], *arrays: Array, shape: tuple[int, ...], dtype: Any) -> Array:
+        """Run ``f`` on NumPy copies of the arrays; its result is an array of `shape` and `dtype`, with no gradient."""
+
+    def scan(self, f: Callable[[Any, Any], tuple[Any, Array]], init: Any, xs: Array) -> tuple[Any, Array]:
+        """Loop ``carry, y = f(carry, x)`` over the first axis of `xs`; return the last carry and the stacked y."""
+        carry, ys = init, []
+        for i in range(xs.shape[0]):
+            carry, y = f(carry, xs[i, ...])
+            ys.append(y)
+        return carry, self.xp.stack(ys)
+
+    def double(self) -> AbstractContextManager[Any]:
+        """Return a context in which float64 exists, where the framework otherwise hides it."""
+        return nullcontext()
+
+    def device(self, x: Array) -> Any:
+        """Return the device of `x`, to be passed to creation functions; None leaves it to the framework."""
+        return x.device
+
+    def rowwise(self, body: Callable[..., Array], *arrays: Array, **static: Any) -> Array:
+        """``body(xp, *arrays, **static)``, for a body that treats the rows along the last axis one by one."""
+        return body(self.xp, *arrays, **static)
+
+    def softmax(self, x: Array, temperature: float = 1.0) -> Array:
+        """Softmax of ``x / temperature`` along the last axis; a row of -inf alone gives zeros."""
+        return self.rowwise(_softmax, x, low=self.lowest(x), temperature=temperature)
+
+    def logsumexp(self, x: Array) -> Array:
+        """``log(sum(exp(x)))`` along the last axis, which is kept with size 1; a row of -inf alone gives -inf."""
+        xp = self.xp
+        top = self.stop_gradient(xp.clip(xp.max(x, axis=-1, keepdims=True), self.lowest(x), None))
+        total = xp.sum(xp.exp(x - top), axis=-1, keepdims=True)
+        live = total > 0
+        return xp.where(live, top + xp.log(xp.where(live, total, 1.0)), -xp.inf)
+
+    def sigmoid(self, x: Array) -> Array:
+        """``1 / (1 + exp(-x))`` without overflow."""
+        e = self.xp.exp(-self.xp.abs(x))
+        return self.xp.where(x >= 0, 1.0, e) / (1.0 + e)
+
+    def log_sigmoid(self, x: Array) -> Array:
+        """``log(sigmoid(x))`` without overflow."""
+        return self.xp.where(x < 0, x, 0.0) - self.xp.log1p(self.xp.exp(-self.xp.abs(x)))
+
+    def one_hot(self, index: Array, n: int, dtype: Any) -> Array:
+        """Append an axis of length `n` that is 1 at `index` and 0 elsewhere; an index of `n` gives zeros."""
+        xp = self.xp
+        places = xp.arange(n, dtype=index.dtype, device=self.device(index))
+        return xp.astype(xp.expand_dims(index, axis=-1) == places, dtype)
+
+    def top_k(self, x: Array, k: int) -> tuple[Array, Array]:
+        """The `k` largest values along the last axis, in descending order, and their indices."""
+        index = self.xp.argsort(x, axis=-1, descending=True, stable=True)[..., :k]
+        return self.xp.take_along_axis(x, index, axis=-1), index
+
+    def wide(self, dtype: Any) -> Any:
+        """The dtype to compute in: float32 for the half-precision types, else `dtype` itself."""
+        return self.xp.float32 if self.xp.finfo(dtype).bits < 32 else dtype
+
+    def lowest(self, x: Array) -> float:
+        """The most negative finite number of the dtype of `x`."""
+        return float(self.xp.finfo(x.dtype).min)
+
+
+def _softmax(xp: Any, x: Array, *, low: float, temperature: float) -> Array:
+    # Shift before the division: finite logits, however large, then never meet inf - inf. The largest entry adds exp(0),
+    # so the total is at least 1, and below one half only in a row of -inf alone.
+    z = x - xp.maximum(xp.max(x, axis=-1, keepdims=True), low)
+    if temperature != 1.0:
+        z = z / temperature
+    e = xp.exp(z)
+    return e / xp.maximum(xp.sum(e, axis=-1, keepdims=True), 0.5)
+
+
+# -------------------------------------------------------------------------------------------- whose array is it?
+# Two containers and not one: torch.compile reads _SEEN first and _BY_TYPE after `_load` has filled both.
+_SEEN: set[type] = set()
+_BY_TYPE: dict[type, Backend] = {}
+
+
+def backend_of(*arrays: Array) -> Backend:
+    """Return the backend that all `arrays` belong to; None among them is passed over.
+
+    Raises
+    ------
+    TypeError
+        If something is no array of a known framework, or the arrays belong to different frameworks.
+    """
+    found: Backend | None = None
+    for x in arrays:
+        if x is None:
+            continue
+        kind = type(x)
+        if kind not in _SEEN:
+            _load(kind.__module__.partition(".")[0], kind.__name__)
+            if kind not in _SEEN:
+                _learn(x)
+        be = _BY_TYPE[kind]
+        if found is not None and be is not found:
+            names = ", ".join(f"{type(a).__module__.partition('.')[0]} {type(a).__name__}" for a in arrays if a is not None)
+            raise InvalidTypeError(f"all arrays must belong to one framework, got: {names}")
+        found = be
+    if found is None:
+        raise InvalidTypeError("expected at least one array, got none")
+    return found
+
+
+_ADAPTERS: dict[str, Any] = {}
+
+
+def adapter(name: str) -> Any:
+    """Return the adapter module of the framework `name`; the framework is imported with it.
+
+    Raises
+    ------
+    BackendError
+        If there is no such adapter, or its framework is not installed.
+    """
+    if name not in _ADAPTERS:
+        path = _adapter_path(name)
+        try:
+            _ADAPTERS[name] = importlib.import_module(path)
+        except ImportError as error:
+            raise BackendError(
+                f"backend {name!r} cannot be used: {error}. Install it with: pip install 'backdraw[{name}]'"
+            ) from error
+    return _ADAPTERS[name]
+
+
+def _adapter_path(name: str) -> str:
+    if name in OURS:  # these work from a plain checkout too, where no entry point is installed
+        return f"{PACKAGE}.{name}"
+    for entry in importlib.metadata.entry_points(group=GROUP):
+        if entry.name == name:
+            return entry.value
+    known = ", ".join(sorted({*OURS, *(e.name for e in importlib.metadata.entry_points(group=GROUP))}))
+    raise BackendError(f"backend: expected one of {known}, got {name!r}")
+
+
+def _load(root: str, kind: str) -> None:
+    """Load the adapter of the framework whose module is `root`, if there is one."""
+    root = {"jaxlib": "jax"}.get(root, root)
+    if root in sys.modules and (root in OURS or any(e.name == root for e in importlib.metadata.entry_points(group=GROUP))):
+        for array_type in adapter(root).backend.array_types():
+            _BY_TYPE[array_type] = adapter(root).backend
+            _SEEN.add(array_type)
+
+
+# torch.compile cannot trace an import. This mark (what torch.compiler.assume_constant_result sets) has it run `_load`
+# while tracing instead, so that the first call of a process may already be inside a compiled function.
+_load._dynamo_marked_constant = True  # type: ignore[attr-defined]
+
+
+def _learn(x: Array) -> None:
+    """Find the backend of a type not seen before: a subclass, a tracer, or any other Array API array."""
+    for be in (module.backend for module in list(_ADAPTERS.values())):
+        if be.owns(x):
+            break
+    else:
+        if type(x).__module__ == "builtins" or not hasattr(x, "__array_namespace__"):
+            raise InvalidTypeError(
+                f"expected an array of NumPy, CuPy, PyTorch, JAX or another Array API library, got {type(x).__name__}"
+            )
+        be = importlib.import_module(f"{PACKAGE}.standard").backend_for(x)
+    _BY_TYPE[type(x)] = be
+    _SEEN.add(type(x))

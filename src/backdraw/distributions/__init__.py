@@ -1,0 +1,6 @@
+"""Distributions: what is drawn."""
+
+from backdraw.distributions.base import Distribution as Distribution
+from backdraw.distributions.bernoulli import Bernoulli as Bernoulli
+from backdraw.distributions.categorical import Categorical as Categorical
+from backdraw.distributions.divergence import kl as kl

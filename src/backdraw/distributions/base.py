@@ -1,0 +1,110 @@
+"""What every distribution is: a frozen dataclass of arrays and plain values, and what an estimator may ask of it."""
+
+from collections.abc import Callable, Iterable
+from typing import Any, ClassVar, Self
+
+from backdraw.backend import Array, Backend, backend_of
+from backdraw.errors import InvalidTypeError, InvalidValueError
+from backdraw.primitive import primitive
+
+# What an estimator may need of a distribution, with what to say when it is missing.
+NEEDS = {
+    "sample": "it has no exact draws",
+    "log_prob": "it has no log-probability",
+    "score": "it has no score (gradient of the log-probability)",
+    "support": "its values cannot be enumerated",
+    "perturb": "it is not the argmax of perturbed utilities; take backdraw.draw or backdraw.straight_through",
+    "argmax": "it has no argmax over its vertices; take backdraw.draw",
+    "relax": "it has no relaxation; take an estimator that draws exactly, such as backdraw.straight_through",
+    "mean": "its mean is not known in closed form; take an estimator that relaxes, such as backdraw.gumbel_softmax",
+    "project": "it has no projection onto its mean parameters; take backdraw.straight_through",
+    "transport": "it has no differentiable path from noise to draw",
+}
+
+
+class Distribution:
+    """Base of all distributions.
+
+    A subclass is a frozen dataclass. Its array fields are named in `arrays`; they are the leaves of the pytree that it
+    is under JAX, and the first of them, `parameters`, are what gradients go to. Its other fields are named in `plain` and
+    are hashable. What it can do, it has a method for: `NEEDS` lists those that estimators ask for.
+    """
+
+    arrays: ClassVar[tuple[str, ...]]
+    plain: ClassVar[tuple[str, ...]] = ()
+    parameters: ClassVar[tuple[str, ...]]
+    classes: ClassVar[list[type["Distribution"]]] = []
+    on_subclass: ClassVar[list[Callable[[type["Distribution"]], None]]] = []  # adapters that register pytrees
+
+    def __init_subclass__(cls) -> None:
+        Distribution.classes.append(cls)
+        for hook in Distribution.on_subclass:
+            hook(cls)
+
+    @property
+    def params(self) -> tuple[Array, ...]:
+        """The parameter arrays, in order."""
+        return tuple(getattr(self, name) for name in self.parameters)
+
+    @property
+    def backend(self) -> Backend:
+        """The backend of the parameters."""
+        return backend_of(*self.params)
+
+    def replace(self, **changes: Any) -> Self:
+        """Return a copy with some fields changed, and nothing checked again."""
+        arrays = [changes.get(name, getattr(self, name)) for name in self.arrays]
+        return self.rebuild(arrays, [changes.get(name, getattr(self, name)) for name in self.plain])
+
+    @classmethod
+    def rebuild(cls, arrays: Iterable[Any], plain: Iterable[Any]) -> Self:
+        """Make a distribution of its fields, and check nothing: the arrays may be tracers or placeholders."""
+        new = object.__new__(cls)
+        for name, value in zip((*cls.arrays, *cls.plain), (*arrays, *plain), strict=True):
+            object.__setattr__(new, name, value)
+        return new
+
+    def stopped(self) -> Self:
+        """Return the distribution with constants for parameters."""
+        be = self.backend
+        return self.replace(**{name: be.stop_gradient(getattr(self, name)) for name in self.parameters})
+
+
+def require(dist: Distribution, estimator: str, *needs: str) -> None:
+    """Raise TypeError if a distribution lacks what an estimator needs of it."""
+    for need in needs:
+        if not hasattr(dist, need):
+            raise InvalidTypeError(f"dist: {estimator} needs {need}() of {type(dist).__name__}, but {NEEDS[need]}")
+
+
+def check_logits(x: Array, *, name: str = "logits") -> Backend:
+    """Check that `x` is a real floating array, and return its backend."""
+    if isinstance(x, Distribution):
+        raise InvalidTypeError(f"{name}: expected an array, got the distribution {type(x).__name__}")
+    try:
+        be = backend_of(x)
+    except InvalidTypeError as error:
+        raise InvalidTypeError(f"{name}: {error}") from None
+    if not be.xp.isdtype(x.dtype, "real floating"):
+        raise InvalidTypeError(f"{name}: expected a real floating dtype, got {x.dtype} of shape {tuple(x.shape)}")
+    return be
+
+
+def check_shape(shape: Any) -> tuple[int, ...]:
+    """Return ``shape=`` as a tuple of sizes."""
+    sizes = (shape,) if isinstance(shape, int) else tuple(shape)
+    if not all(isinstance(n, int) and n >= 0 for n in sizes):
+        raise InvalidValueError(f"shape: expected non-negative integers, got {shape!r}")
+    return sizes
+
+
+@primitive(native=True)
+def perturb(be: Backend, logits: Array, noise: Array) -> Array:  # noqa: ARG001
+    """Logits plus noise, in the wider of their dtypes."""
+    return logits + noise
+
+
+perturb.defvjp(
+    lambda be, logits, noise: (logits + noise, (logits,)),
+    lambda be, residuals, g: (be.xp.astype(g, residuals[0].dtype, copy=False), None),
+)

@@ -1,0 +1,180 @@
+"""The categorical distribution over one-hot vectors."""
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from backdraw import random
+from backdraw.backend import Array, Backend, backend_of
+from backdraw.distributions import simplex
+from backdraw.distributions.base import Distribution, check_logits, perturb
+from backdraw.errors import InvalidTypeError, InvalidValueError
+
+
+@dataclass(frozen=True, eq=False)
+class Categorical(Distribution):
+    r"""One of K categories, as a one-hot vector: :math:`p(x = e_k) = \exp(l_k) / \sum_j \exp(l_j)`.
+
+    Parameters
+    ----------
+    logits : array, shape (..., K, ...)
+        Unnormalised log-probabilities along `axis`; the other axes are batch axes. Any real floating dtype. -inf is a
+        category of probability 0.
+    axis : int
+        The axis of the categories.
+    where : array of bool, optional
+        Broadcasts to the shape of `logits`; False takes a category out, as -inf does. A row with no category left gives
+        an all-zero draw and no gradient.
+
+    Raises
+    ------
+    TypeError
+        If `logits` is not a real floating array, or `where` not a boolean one of the same framework.
+    ValueError
+        If `logits` is a scalar or has no category, `axis` is out of range, or `where` does not broadcast.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import backdraw
+    >>> p = backdraw.Categorical(np.log([0.2, 0.3, 0.5]))
+    >>> p.mean().round(3)
+    array([0.2, 0.3, 0.5])
+    >>> float(p.entropy().round(4))
+    1.0297
+    >>> backdraw.draw(p, shape=3, rng=backdraw.key(1))
+    array([[0., 1., 0.],
+           [0., 0., 1.],
+           [0., 1., 0.]])
+    """
+
+    logits: Array
+    axis: int = -1
+    where: Array | None = None
+
+    arrays: ClassVar[tuple[str, ...]] = ("logits", "where")
+    plain: ClassVar[tuple[str, ...]] = ("axis",)
+    parameters: ClassVar[tuple[str, ...]] = ("logits",)
+
+    def __post_init__(self) -> None:
+        be = check_logits(self.logits)
+        shape = tuple(self.logits.shape)
+        if not shape:
+            raise InvalidValueError("logits: expected at least one axis, got a scalar of shape ()")
+        if isinstance(self.axis, bool) or not isinstance(self.axis, int):
+            raise InvalidTypeError(f"axis: expected an int, got {type(self.axis).__name__}")
+        if not -len(shape) <= self.axis < len(shape):
+            raise InvalidValueError(f"axis: expected {-len(shape)} to {len(shape) - 1} for logits of shape {shape}, got {self.axis}")
+        if self.axis >= 0:  # counted from the end, it stays right when samples add axes in front
+            object.__setattr__(self, "axis", self.axis - len(shape))
+        if shape[self.axis] == 0:
+            raise InvalidValueError(f"logits: expected at least one category along axis {self.axis}, got shape {shape}")
+        if self.where is not None:
+            _check_mask(be, self.where, shape)
+
+    @property
+    def utilities(self) -> Array:
+        """The logits, -inf where masked."""
+        return self.logits if self.where is None else simplex.masked(self.logits, self.where)
+
+    @property
+    def batch_shape(self) -> tuple[int, ...]:
+        """The shape of the logits without the axis of the categories."""
+        shape = list(self.logits.shape)
+        del shape[self.axis]
+        return tuple(shape)
+
+    def draw_noise(self, rng: Any, shape: tuple[int, ...] = ()) -> Array:
+        """Uniforms for `sample`: one a draw, float64, the axis of the categories of size 1."""
+        be = self.backend
+        kept = list(self.logits.shape)
+        kept[self.axis] = 1
+        with be.double():
+            return random.noise(be, "uniform", rng, (*shape, *kept), self.logits, be.xp.float64)
+
+    def sample(self, noise: Array) -> Array:
+        """Exact draws by inverse CDF: the category whose interval of the float64 cumulative sum holds the uniform."""
+        be = self.backend
+        logits = simplex.last(be, be.stop_gradient(self.utilities), self.axis)
+        with be.double():
+            x = be.rowwise(simplex.inverse_cdf, logits, simplex.last(be, noise, self.axis), low=be.lowest(logits), one_hot=be.one_hot)
+        return simplex.unlast(be, x, self.axis)
+
+    def log_prob(self, x: Array) -> Array:
+        """Log-probability of one-hot `x`, of the batch shape; differentiable in the logits and in x."""
+        return simplex.log_prob(self.utilities, x, axis=self.axis)
+
+    def score(self, x: Array) -> Array:
+        """Gradient of ``log_prob(x)`` in the logits: ``x - sum(x) * mean()``."""
+        total = self.backend.xp.sum(x, axis=self.axis, keepdims=True)
+        return x - total * self.stopped().mean()
+
+    def mean(self, *, temperature: float = 1.0) -> Array:
+        """Probabilities, of the logits divided by `temperature`."""
+        return self.relax(self.utilities, temperature)
+
+    def support(self) -> tuple[Array, Array]:
+        """All values, shape (K, \\*logits.shape), and their probabilities, shape (K, \\*batch_shape)."""
+        be = self.backend
+        xp, n, ndim = be.xp, self.logits.shape[self.axis], self.logits.ndim
+        shape = [n] + [1] * ndim
+        shape[self.axis] = n
+        eye = xp.reshape(xp.eye(n, dtype=self.logits.dtype, device=be.device(self.logits)), tuple(shape))
+        return xp.broadcast_to(eye, (n, *self.logits.shape)), simplex.axis_first(self.mean(), axis=self.axis)
+
+    def entropy(self) -> Array:
+        """Entropy in nats, of the batch shape."""
+        return simplex.entropy(self.utilities, axis=self.axis)
+
+    def kl(self, other: "Categorical") -> Array:
+        """KL(self || other) in nats, of the batch shape."""
+        if self.axis != other.axis or tuple(self.logits.shape) != tuple(other.logits.shape):
+            raise InvalidValueError(
+                f"q: expected logits of shape {tuple(self.logits.shape)} with axis {self.axis}, "
+                f"got {tuple(other.logits.shape)} with axis {other.axis}"
+            )
+        return simplex.kl(self.utilities, other.utilities, axis=self.axis)
+
+    def perturb_noise(self, rng: Any) -> Array:
+        """Gumbel noise for `perturb`."""
+        return random.noise(self.backend, "gumbel", rng, tuple(self.logits.shape), self.logits)
+
+    def perturb(self, noise: Array) -> Array:
+        """Random utilities: logits plus Gumbel noise, whose argmax is an exact draw."""
+        return perturb(self.utilities, noise)
+
+    def argmax(self, utilities: Array) -> Array:
+        """One-hot vector of the largest utility, the first of equals; no gradient."""
+        be = self.backend
+        u = simplex.last(be, be.stop_gradient(utilities), self.axis)
+        x = be.rowwise(simplex.argmax, u, dtype=self.logits.dtype, one_hot=be.one_hot)
+        return simplex.unlast(be, x, self.axis)
+
+    def relax(self, utilities: Array, temperature: Any = 1.0) -> Array:
+        """Softmax of ``utilities / temperature`` with its exact vjp; `temperature` a number or a scalar array."""
+        if not isinstance(temperature, float):
+            utilities, temperature = simplex.tempered(utilities, temperature, axis=self.axis), 1.0
+        return simplex.softmax(utilities, axis=self.axis, temperature=temperature, dtype=self.logits.dtype)
+
+    def project(self, x: Array, step: Array, projection: str) -> Array:
+        """Return the target of intermediate loss sampling: from the draw x against `step`, back onto the simplex."""
+        be = self.backend
+        live = be.stop_gradient(self.utilities) > -be.xp.inf
+        y = x - step
+        y = y + be.xp.sum((1.0 - y) * x, axis=self.axis, keepdims=True)  # so that the drawn entry stays 1
+        body = simplex.normalize if projection == "normalize" else simplex.project
+        rows = (simplex.last(be, z, self.axis) for z in (be.xp.where(live, y, -be.xp.inf), x))
+        return simplex.unlast(be, be.rowwise(body, *rows), self.axis)
+
+
+def _check_mask(be: Backend, where: Array, shape: tuple[int, ...]) -> None:
+    try:
+        same = backend_of(where) is be
+    except InvalidTypeError:
+        same = False
+    if not same or not be.xp.isdtype(where.dtype, "bool"):
+        got = f"{type(where).__name__} of dtype {getattr(where, 'dtype', None)}"
+        raise InvalidTypeError(f"where: expected a boolean {be.name} array, got {got}")
+    sizes = tuple(where.shape)
+    tail = shape[len(shape) - len(sizes) :] if len(sizes) <= len(shape) else None
+    if tail is None or any(a not in (1, b) for a, b in zip(sizes, tail, strict=True)):
+        raise InvalidValueError(f"where: expected a shape that broadcasts to the logits' shape {shape}, got {sizes}")

@@ -1,0 +1,215 @@
+"""Rows of logits and points of the simplex: the functions of the categorical family, each with its gradient."""
+
+from typing import Any
+
+from backdraw.backend import Array, Backend
+from backdraw.primitive import primitive
+
+
+# ------------------------------------------------------------------- bodies for Backend.rowwise, rows on the last axis
+def last(be: Backend, x: Array, axis: int) -> Array:
+    """Move an axis to the end."""
+    return x if axis == -1 else be.xp.moveaxis(x, axis, -1)
+
+
+def unlast(be: Backend, x: Array, axis: int) -> Array:
+    """Move the last axis back."""
+    return x if axis == -1 else be.xp.moveaxis(x, -1, axis)
+
+
+def inverse_cdf(xp: Any, logits: Array, uniform: Array, *, low: float, one_hot: Any) -> Array:
+    """One-hot of the category whose interval of the cumulative sum holds the uniform."""
+    top = xp.maximum(xp.max(logits, axis=-1, keepdims=True), low)
+    weights = xp.exp(xp.astype(logits, xp.float64) - xp.astype(top, xp.float64))
+    edges = xp.cumulative_sum(weights, axis=-1)
+    # An empty interval (weight 0) is never hit; with no weight at all every edge counts, and the one-hot is zeros.
+    index = xp.count_nonzero(edges <= uniform * edges[..., -1:], axis=-1)
+    return one_hot(index, logits.shape[-1], logits.dtype)
+
+
+def argmax(xp: Any, u: Array, *, dtype: Any, one_hot: Any) -> Array:
+    """One-hot of the largest entry; zeros in a row of -inf alone."""
+    x = one_hot(xp.argmax(u, axis=-1), u.shape[-1], dtype)
+    return xp.where(u == -xp.inf, 0.0, x)
+
+
+def normalize(xp: Any, y: Array, x: Array) -> Array:  # noqa: ARG001
+    """Clip at zero and divide by the sum, which is at least 1: the drawn entry's."""
+    clipped = xp.clip(y, 0.0, None)
+    return clipped / xp.clip(xp.sum(clipped, axis=-1, keepdims=True), 0.5, None)
+
+
+def project(xp: Any, y: Array, x: Array) -> Array:
+    """Euclidean projection onto the simplex."""
+    # Held, Wolfe and Crowder 1974: q = max(y - tau, 0), tau fixed by the k largest entries that stay positive. The
+    # drawn entry is 1, so anything under 0 falls away whatever tau is.
+    z = xp.flip(xp.sort(xp.clip(y, 0.0, None), axis=-1), axis=-1)
+    rank = xp.cumulative_sum(xp.ones_like(z), axis=-1)
+    tau = (xp.cumulative_sum(z, axis=-1) - 1.0) / rank
+    tau = xp.max(xp.where(z > tau, tau, -xp.inf), axis=-1, keepdims=True)
+    live = xp.sum(x, axis=-1, keepdims=True) > 0
+    return xp.where(live, xp.clip(y - tau, 0.0, None), 0.0)
+
+
+# ------------------------------------------------------------------------------------------------- primitives
+@primitive(native=True)
+def masked(be: Backend, logits: Array, where: Array) -> Array:
+    """-inf where the mask is False."""
+    return be.xp.where(where, logits, -be.xp.inf)
+
+
+masked.defvjp(
+    lambda be, logits, where: (be.xp.where(where, logits, -be.xp.inf), (where,)),
+    lambda be, residuals, g: (be.xp.where(residuals[0], g, 0.0), None),
+)
+
+
+@primitive(native=True)
+def axis_first(be: Backend, x: Array, *, axis: int) -> Array:
+    """Move an axis to the front."""
+    return be.xp.moveaxis(x, axis, 0)
+
+
+axis_first.defvjp(
+    lambda be, x, *, axis: (be.xp.moveaxis(x, axis, 0), ()),
+    lambda be, residuals, g, *, axis: (be.xp.moveaxis(g, 0, axis),),  # noqa: ARG005
+)
+
+
+@primitive(native=True)
+def tempered(be: Backend, u: Array, temperature: Array, *, axis: int) -> Array:
+    """Utilities over a temperature that has a gradient, less a constant per row: for what ignores such constants."""
+    return _tempered(be, u, temperature, axis)[0]
+
+
+def _tempered(be: Backend, u: Array, temperature: Array, axis: int) -> tuple[Array, Array]:
+    xp = be.xp
+    t = xp.astype(temperature, u.dtype, copy=False)
+    top = be.stop_gradient(xp.clip(xp.max(u, axis=axis, keepdims=True), be.lowest(u), None))
+    # Beyond -1000 the softmax is 0 in every dtype: cut there, so that the derivative in t has no 0 * inf.
+    floor = -1000.0 * be.stop_gradient(t)
+    kept = u - top > floor
+    z = xp.where(kept, u - top, floor) / t
+    return xp.where(u == -xp.inf, -xp.inf, z), kept
+
+
+def _tempered_vjp(be: Backend, residuals: Any, g: Array, *, axis: int) -> tuple[Array, Array]:  # noqa: ARG001
+    z, kept, t = residuals
+    g = be.xp.where(kept, g, 0.0) / be.xp.astype(t, g.dtype, copy=False)
+    return g, be.xp.astype(-be.xp.sum(g * be.xp.where(kept, z, 0.0)), t.dtype, copy=False)
+
+
+def _tempered_fwd(be: Backend, u: Array, temperature: Array, *, axis: int) -> tuple[Array, Any]:
+    z, kept = _tempered(be, u, temperature, axis)
+    return z, (z, kept, temperature)
+
+
+tempered.defvjp(_tempered_fwd, _tempered_vjp)
+
+
+@primitive(native=True, symmetric=True)
+def softmax(be: Backend, u: Array, *, axis: int, temperature: float, dtype: Any) -> Array:
+    """Softmax of u / temperature along an axis, rounded to a dtype."""
+    return _softmax_fwd(be, u, axis=axis, temperature=temperature, dtype=dtype)[0]
+
+
+def _softmax_fwd(be: Backend, u: Array, *, axis: int, temperature: float, dtype: Any) -> tuple[Array, Any]:
+    wide = be.xp.astype(u, be.wide(u.dtype), copy=False)
+    y = unlast(be, be.softmax(last(be, wide, axis), temperature), axis)
+    return be.xp.astype(y, dtype, copy=False), (y, None if u.dtype == y.dtype else u)
+
+
+def _softmax_vjp(be: Backend, residuals: Any, g: Array, *, axis: int, temperature: float, dtype: Any) -> tuple[Array]:  # noqa: ARG001
+    y, u = residuals
+    rows = (last(be, y, axis), last(be, be.xp.astype(g, y.dtype, copy=False), axis))
+    back = be.rowwise(_softmax_rows_vjp, *rows, temperature=temperature)
+    back = unlast(be, back, axis)
+    return (back if u is None else be.xp.astype(back, u.dtype),)
+
+
+def _softmax_rows_vjp(xp: Any, y: Array, g: Array, *, temperature: float) -> Array:
+    back = y * (g - xp.sum(y * g, axis=-1, keepdims=True))
+    return back if temperature == 1.0 else back / temperature
+
+
+softmax.defvjp(_softmax_fwd, _softmax_vjp)
+
+
+def _log_softmax(be: Backend, logits: Array, axis: int) -> Array:
+    u = be.xp.astype(logits, be.wide(logits.dtype), copy=False)
+    total = unlast(be, be.logsumexp(last(be, u, axis)), axis)
+    return be.xp.where(u == -be.xp.inf, -be.xp.inf, u - be.xp.where(total == -be.xp.inf, 0.0, total))
+
+
+def _finite(xp: Any, logp: Array) -> Array:
+    # A category that cannot be drawn adds nothing, whatever its -inf is multiplied with.
+    return xp.where(logp == -xp.inf, 0.0, logp)
+
+
+@primitive(native=True)
+def log_prob(be: Backend, logits: Array, x: Array, *, axis: int) -> Array:
+    """``sum(x * log_softmax(logits))``; -inf where x has weight on a category of probability 0."""
+    xp = be.xp
+    logp = _log_softmax(be, logits, axis)
+    impossible = xp.any((logp == -xp.inf) & (x > 0), axis=axis)
+    value = xp.sum(xp.astype(x, logp.dtype, copy=False) * _finite(xp, logp), axis=axis)
+    return xp.astype(xp.where(impossible, -xp.inf, value), logits.dtype, copy=False)
+
+
+def _log_prob_vjp(be: Backend, residuals: Any, g: Array, *, axis: int) -> tuple[Array, Array]:
+    xp = be.xp
+    logits, x = residuals
+    logp = _log_softmax(be, logits, axis)
+    g = xp.expand_dims(xp.astype(g, logp.dtype, copy=False), axis=axis)
+    wide = xp.astype(x, logp.dtype, copy=False)
+    to_logits = g * (wide - xp.sum(wide, axis=axis, keepdims=True) * xp.exp(logp))
+    shape = logits.shape  # x may have more samples in front
+    to_logits = xp.sum(xp.reshape(to_logits, (-1, *shape)), axis=0) if to_logits.ndim > logits.ndim else to_logits
+    return xp.astype(to_logits, logits.dtype, copy=False), xp.astype(g * _finite(xp, logp), x.dtype, copy=False)
+
+
+log_prob.defvjp(lambda be, logits, x, *, axis: (log_prob.function(be, logits, x, axis=axis), (logits, x)), _log_prob_vjp)
+
+
+@primitive(native=True)
+def entropy(be: Backend, logits: Array, *, axis: int) -> Array:
+    """``-sum(p * log(p))`` of p = softmax(logits)."""
+    logp = _log_softmax(be, logits, axis)
+    value = -be.xp.sum(be.xp.exp(logp) * _finite(be.xp, logp), axis=axis)
+    return be.xp.astype(value, logits.dtype, copy=False)
+
+
+def _entropy_vjp(be: Backend, residuals: Any, g: Array, *, axis: int) -> tuple[Array]:
+    (logits,) = residuals
+    xp = be.xp
+    logp = _log_softmax(be, logits, axis)
+    p, logp = xp.exp(logp), _finite(xp, logp)
+    back = -p * (logp - xp.sum(p * logp, axis=axis, keepdims=True))
+    return (xp.astype(xp.expand_dims(g, axis=axis) * back, logits.dtype, copy=False),)
+
+
+entropy.defvjp(lambda be, logits, *, axis: (entropy.function(be, logits, axis=axis), (logits,)), _entropy_vjp)
+
+
+@primitive(native=True)
+def kl(be: Backend, p_logits: Array, q_logits: Array, *, axis: int) -> Array:
+    """``sum(p * (log(p) - log(q)))``; +inf where p has weight on a category that q excludes."""
+    xp = be.xp
+    logp, logq = _log_softmax(be, p_logits, axis), _log_softmax(be, q_logits, axis)
+    impossible = xp.any((logp > -xp.inf) & (logq == -xp.inf), axis=axis)
+    value = xp.sum(xp.exp(logp) * (_finite(xp, logp) - _finite(xp, logq)), axis=axis)
+    return xp.astype(xp.where(impossible, xp.inf, value), p_logits.dtype, copy=False)
+
+
+def _kl_vjp(be: Backend, residuals: Any, g: Array, *, axis: int) -> tuple[Array, Array]:
+    p_logits, q_logits = residuals
+    xp = be.xp
+    logp, logq = _log_softmax(be, p_logits, axis), _log_softmax(be, q_logits, axis)
+    p, ratio = xp.exp(logp), _finite(xp, logp) - _finite(xp, logq)
+    g = xp.expand_dims(g, axis=axis)
+    to_p = g * p * (ratio - xp.sum(p * ratio, axis=axis, keepdims=True))
+    to_q = g * (xp.exp(logq) - p)
+    return xp.astype(to_p, p_logits.dtype, copy=False), xp.astype(to_q, q_logits.dtype, copy=False)
+
+
+kl.defvjp(lambda be, p, q, *, axis: (kl.function(be, p, q, axis=axis), (p, q)), _kl_vjp)

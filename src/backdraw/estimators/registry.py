@@ -1,0 +1,81 @@
+"""The registry: every estimator with its stated properties, from which documentation and tests are made."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from backdraw.errors import InvalidValueError
+
+
+@dataclass(frozen=True)
+class Entry:
+    """An estimator and what is stated of it.
+
+    Attributes
+    ----------
+    name : str
+        Its name in tables and on the command line.
+    function : callable
+        The public function.
+    kind : {"draw", "expectation"}
+        A draw returns a sample that carries the gradient; an expectation takes the function f and returns its mean.
+    gradient : {"none", "biased", "unbiased"}
+        Whether the gradient's mean is that of E[f(x)]; "none" for a draw that carries no gradient.
+    forward : {"hard", "relaxed"}
+        Whether the value is an exact vertex (0 and 1) or a point of the convex hull.
+    law : bool
+        Whether the value's distribution is exactly that of `dist`.
+    differentiable_f : bool
+        Whether the gradient needs that of f.
+    domain : {"discrete", "continuous", "both"}
+        The distributions that it is for.
+    needs : tuple of str
+        The methods that it needs of a distribution.
+    reference : str
+        The source.
+    options : mapping
+        Options that make this entry of the function.
+    """
+
+    name: str
+    function: Callable[..., Any]
+    kind: Literal["draw", "expectation"]
+    gradient: Literal["none", "biased", "unbiased"]
+    forward: Literal["hard", "relaxed"]
+    law: bool
+    differentiable_f: bool
+    domain: Literal["discrete", "continuous", "both"]
+    needs: tuple[str, ...]
+    reference: str
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+    def __call__(self, *args: Any, **options: Any) -> Any:
+        """Call the function with this entry's options."""
+        return self.function(*args, **{**self.options, **options})
+
+
+ESTIMATORS: dict[str, Entry] = {}
+
+
+def register(*, name: str | None = None, **properties: Any) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Enter the decorated function into the registry, under its own name or another."""
+
+    def enter(function: Callable[..., Any]) -> Callable[..., Any]:
+        entry = Entry(name=name or function.__name__, function=function, **properties)
+        ESTIMATORS[entry.name] = entry
+        return function
+
+    return enter
+
+
+def estimator(name: str) -> Entry:
+    """Return the entry of a name.
+
+    Raises
+    ------
+    ValueError
+        If there is none.
+    """
+    if name not in ESTIMATORS:
+        raise InvalidValueError(f"estimator: expected one of {', '.join(sorted(ESTIMATORS))}, got {name!r}")
+    return ESTIMATORS[name]

@@ -1,0 +1,125 @@
+"""A function with its own gradient rule, written once for every backend."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from typing import Any
+
+from backdraw.backend import Array, Backend, backend_of
+from backdraw.errors import GradientError
+
+Residuals = tuple[Any, ...]
+
+
+class Primitive(ABC):
+    """A pure array function together with the rule that carries a cotangent back through it.
+
+    Both methods use the Array API only, write to none of their inputs and do not branch on values, so that every
+    framework can trace them. An estimator whose gradient is not the derivative of its forward pass (a surrogate) is
+    exactly a primitive whose `backward` is the estimator.
+
+    Attributes
+    ----------
+    native : bool
+        ``backward`` is the derivative of ``forward`` and ``forward`` consists of operations that a framework with
+        automatic differentiation differentiates rightly: it may do so instead of calling ``backward``.
+    symmetric : bool
+        One array comes in, and the Jacobian that ``backward`` applies equals its transpose, so that ``backward`` is
+        the forward-mode rule too.
+    """
+
+    native: bool = False
+    symmetric: bool = False
+
+    @property
+    def name(self) -> str:
+        """The name that error messages use."""
+        return type(self).__name__
+
+    @abstractmethod
+    def forward(self, be: Backend, *arrays: Array, **static: Any) -> tuple[Array, Residuals]:
+        """Return the output array and a tuple of arrays (or None) that `backward` wants to see again."""
+
+    @abstractmethod
+    def backward(self, be: Backend, residuals: Residuals, cotangent: Array, **static: Any) -> tuple[Array | None, ...]:
+        """Return one gradient, or None for no gradient, per input array."""
+
+    def __call__(self, *arrays: Array, **static: Any) -> Array:
+        """Apply the primitive to arrays of one backend; the keyword arguments are hashable and carry no gradient."""
+        return backend_of(*arrays).apply(self, arrays, static)
+
+
+class FunctionPrimitive(Primitive):
+    """The primitive that `primitive` makes of a plain function."""
+
+    def __init__(self, function: Callable[..., Array], *, native: bool, symmetric: bool) -> None:
+        self.function = function
+        self.native = native
+        self.symmetric = symmetric
+        self.__doc__ = function.__doc__
+        self.__wrapped__ = function
+        self._fwd: Callable[..., tuple[Array, Residuals]] | None = None
+        self._bwd: Callable[..., tuple[Array | None, ...]] | None = None
+
+    @property
+    def name(self) -> str:
+        """The name of the wrapped function."""
+        return self.function.__name__
+
+    def __repr__(self) -> str:
+        return f"<primitive {self.name}>"
+
+    def defvjp(
+        self, fwd: Callable[..., tuple[Array, Residuals]], bwd: Callable[..., tuple[Array | None, ...]]
+    ) -> None:
+        """Set the gradient rule: ``fwd(be, *arrays, **static) -> (y, residuals)``, ``bwd(be, residuals, g, **static)``."""
+        self._fwd, self._bwd = fwd, bwd
+
+    def forward(self, be: Backend, *arrays: Array, **static: Any) -> tuple[Array, Residuals]:
+        """Call the ``fwd`` of `defvjp`, or the bare function while there is none."""
+        if self._fwd is None:
+            return self.function(be, *arrays, **static), ()
+        return self._fwd(be, *arrays, **static)
+
+    def backward(self, be: Backend, residuals: Residuals, cotangent: Array, **static: Any) -> tuple[Array | None, ...]:
+        """Call the ``bwd`` of `defvjp`."""
+        if self._bwd is None:
+            raise GradientError(f"primitive {self.name!r} has no gradient rule: give it one with {self.name}.defvjp")
+        return self._bwd(be, residuals, cotangent, **static)
+
+
+def primitive(
+    function: Callable[..., Array] | None = None, *, native: bool = False, symmetric: bool = False
+) -> Any:
+    """Make a function of arrays a primitive, as `jax.custom_vjp` does, on every backend.
+
+    Parameters
+    ----------
+    function : callable
+        ``f(be, *arrays, **static) -> array``. ``be.xp`` is the array namespace; keyword arguments are hashable.
+    native : bool
+        The rule is the function's true derivative, and torch and JAX may differentiate the function themselves.
+    symmetric : bool
+        The function takes one array and its Jacobian is symmetric: the rule serves forward mode too.
+
+    Returns
+    -------
+    Primitive
+        A callable with the method ``defvjp(fwd, bwd)``, where ``fwd(be, *arrays, **static) -> (y, residuals)`` and
+        ``bwd(be, residuals, cotangent, **static) -> gradients``, one or None per array. Residuals are a tuple of
+        arrays or None.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import backdraw
+    >>> @backdraw.primitive
+    ... def square(be, x):
+    ...     return x * x
+    >>> square.defvjp(lambda be, x: (x * x, (x,)), lambda be, res, g: (2 * g * res[0],))
+    >>> y, pullback = backdraw.vjp(square, np.array([1.0, 3.0]))
+    >>> pullback(np.ones(2))
+    (array([2., 6.]),)
+    """
+    if function is None:
+        return lambda f: FunctionPrimitive(f, native=native, symmetric=symmetric)
+    return FunctionPrimitive(function, native=native, symmetric=symmetric)
