@@ -22,8 +22,6 @@ from backdraw_backends.blocks import BLOCK, CHUNK, allowed_threads, run
 Words = Callable[[int, int, int], np.ndarray]
 Source = Callable[[int, int], Words]
 
-_CHUNK_OF_GENERATOR = BLOCK  # above this, words come from child streams, one a chunk
-
 
 @cache
 def _default() -> np.random.Generator:
@@ -74,15 +72,24 @@ def key_source(key: Key) -> Source:
 
 
 def generator_source(rng: np.random.Generator) -> Source:
-    """Words of a NumPy generator: its own for little noise, those of SFC64 streams that it seeds for much."""
-    seeds: list[int] = []
+    """Words of a NumPy generator: its own for little noise, those of streams that it seeds for much."""
+    seeded: list[Source] = []
 
     def chunk(index: int, n: int) -> Words:
-        if n <= _CHUNK_OF_GENERATOR:
+        if n <= BLOCK:
             return lambda plane, start, stop: rng.integers(0, 2**32, stop - start, dtype=np.uint32)  # noqa: ARG005
-        if not seeds:
-            seeds.extend(rng.integers(0, 2**32, 4, dtype=np.uint32).tolist())
-        raw = np.random.SFC64(np.random.SeedSequence(seeds, spawn_key=(index,))).random_raw
+        if not seeded:
+            seeded.append(seeded_source(rng.integers(0, 2**32, 4, dtype=np.uint32).tolist()))
+        return seeded[0](index, n)
+
+    return chunk
+
+
+def seeded_source(seed: list[int]) -> Source:
+    """Words of SFC64 streams, one a chunk, which do not depend on the number of threads."""
+
+    def chunk(index: int, n: int) -> Words:  # noqa: ARG001
+        raw = np.random.SFC64(np.random.SeedSequence(seed, spawn_key=(index,))).random_raw
         return lambda plane, start, stop: raw((stop - start + 1) // 2).view(np.uint32)[: stop - start]  # noqa: ARG005
 
     return chunk

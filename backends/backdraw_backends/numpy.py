@@ -106,7 +106,7 @@ class NumPyBackend(StandardBackend):
     def rowwise(self, body: Callable[..., Array], *arrays: Array, **static: Any) -> Array:
         """Run the body on blocks of rows."""
         plain = tuple(self.raw(x) for x in arrays)
-        return blocks.map_rows(lambda *parts: body(xp, *parts, **static), plain)
+        return blocks.map_rows(lambda *parts: body(self, *parts, **static), plain)
 
     def host(self, f: Callable[..., Any], *arrays: Array, shape: tuple[int, ...], dtype: Any) -> Array:
         """Call ``f``: the arrays are on the host already."""

@@ -74,17 +74,21 @@ class Backend(ABC):
         """Return a context in which float64 exists, where the framework otherwise hides it."""
         return nullcontext()
 
+    def refuses_second_derivatives(self) -> bool:
+        """Whether the framework, as it runs now, raises for every second derivative by itself."""
+        return False
+
     def device(self, x: Array) -> Any:
         """Return the device of `x`, to be passed to creation functions; None leaves it to the framework."""
         return x.device
 
     def rowwise(self, body: Callable[..., Array], *arrays: Array, **static: Any) -> Array:
-        """``body(xp, *arrays, **static)``, for a body that treats the rows along the last axis one by one."""
-        return body(self.xp, *arrays, **static)
+        """``body(be, *arrays, **static)``, for a body that treats the rows along the last axis one by one."""
+        return body(self, *arrays, **static)
 
     def softmax(self, x: Array, temperature: float = 1.0) -> Array:
         """Softmax of ``x / temperature`` along the last axis; a row of -inf alone gives zeros."""
-        return self.rowwise(_softmax, x, low=self.lowest(x), temperature=temperature)
+        return self.rowwise(_softmax, x, temperature=temperature)
 
     def logsumexp(self, x: Array) -> Array:
         """``log(sum(exp(x)))`` along the last axis, which is kept with size 1; a row of -inf alone gives -inf."""
@@ -93,6 +97,10 @@ class Backend(ABC):
         total = xp.sum(xp.exp(x - top), axis=-1, keepdims=True)
         live = total > 0
         return xp.where(live, top + xp.log(xp.where(live, total, 1.0)), -xp.inf)
+
+    def cumsum(self, x: Array) -> Array:
+        """Cumulative sum along the last axis."""
+        return self.xp.cumulative_sum(x, axis=-1)
 
     def sigmoid(self, x: Array) -> Array:
         """``1 / (1 + exp(-x))`` without overflow."""
@@ -123,14 +131,15 @@ class Backend(ABC):
         return float(self.xp.finfo(x.dtype).min)
 
 
-def _softmax(xp: Any, x: Array, *, low: float, temperature: float) -> Array:
-    # Shift before the division: finite logits, however large, then never meet inf - inf. The largest entry adds exp(0),
-    # so the total is at least 1, and below one half only in a row of -inf alone.
-    z = x - xp.maximum(xp.max(x, axis=-1, keepdims=True), low)
-    if temperature != 1.0:
-        z = z / temperature
-    e = xp.exp(z)
-    return e / xp.maximum(xp.sum(e, axis=-1, keepdims=True), 0.5)
+def _softmax(be: Backend, x: Array, *, temperature: float) -> Array:
+    # Shift before the division: finite logits, however large, then never meet inf - inf. The total is at least 1, the
+    # largest entry's, and 0 only in a row of -inf alone.
+    xp, low = be.xp, be.lowest(x)
+    top = be.stop_gradient(xp.max(x, axis=-1, keepdims=True))
+    z = x - xp.where(top > low, top, low)
+    e = xp.exp(z if temperature == 1.0 else z / temperature)
+    total = xp.sum(e, axis=-1, keepdims=True)
+    return e / xp.where(total == 0.0, 1.0, total)
 
 
 # -------------------------------------------------------------------------------------------- whose array is it?

@@ -23,12 +23,17 @@ class Primitive(ABC):
         ``backward`` is the derivative of ``forward`` and ``forward`` consists of operations that a framework with
         automatic differentiation differentiates rightly: it may do so instead of calling ``backward``.
     symmetric : bool
-        One array comes in, and the Jacobian that ``backward`` applies equals its transpose, so that ``backward`` is
-        the forward-mode rule too.
+        The Jacobian that ``backward`` applies, in the first array, equals its transpose, and the other arrays have no
+        gradient: ``backward`` is the forward-mode rule too.
     """
 
     native: bool = False
     symmetric: bool = False
+
+    @property
+    def forward_mode(self) -> bool:
+        """Whether there is a forward-mode rule, `pushforward`."""
+        return self.symmetric
 
     @property
     def name(self) -> str:
@@ -42,6 +47,13 @@ class Primitive(ABC):
     @abstractmethod
     def backward(self, be: Backend, residuals: Residuals, cotangent: Array, **static: Any) -> tuple[Array | None, ...]:
         """Return one gradient, or None for no gradient, per input array."""
+
+    def pushforward(self, be: Backend, residuals: Residuals, tangents: tuple[Array, ...], **static: Any) -> Array:
+        """Return the output's tangent, linear in the inputs' `tangents`; it must be the transpose of `backward`."""
+        if not self.symmetric:
+            raise GradientError(f"primitive {self.name!r} has no forward-mode rule")
+        tangent = self.backward(be, residuals, tangents[0], **static)[0]
+        return tangent
 
     def __call__(self, *arrays: Array, **static: Any) -> Array:
         """Apply the primitive to arrays of one backend; the keyword arguments are hashable and carry no gradient."""

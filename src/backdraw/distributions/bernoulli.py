@@ -131,8 +131,12 @@ def sigmoid(be: Backend, u: Array, *, temperature: float, dtype: Any) -> Array:
 
 
 def _sigmoid_fwd(be: Backend, u: Array, *, temperature: float, dtype: Any) -> tuple[Array, Any]:
-    y = be.rowwise(lambda xp, v: be.sigmoid(v if temperature == 1.0 else v / temperature), _wide(be, u))  # noqa: ARG005
+    y = be.rowwise(_sigmoid, _wide(be, u), temperature=temperature)
     return be.xp.astype(y, dtype, copy=False), (y, None if u.dtype == y.dtype else u)
+
+
+def _sigmoid(be: Backend, u: Array, *, temperature: float) -> Array:
+    return be.sigmoid(u if temperature == 1.0 else u / temperature)
 
 
 def _sigmoid_vjp(be: Backend, residuals: Any, g: Array, *, temperature: float, dtype: Any) -> tuple[Array]:  # noqa: ARG001

@@ -96,7 +96,7 @@ class Categorical(Distribution):
         be = self.backend
         logits = simplex.last(be, be.stop_gradient(self.utilities), self.axis)
         with be.double():
-            x = be.rowwise(simplex.inverse_cdf, logits, simplex.last(be, noise, self.axis), low=be.lowest(logits), one_hot=be.one_hot)
+            x = be.rowwise(simplex.inverse_cdf, logits, simplex.last(be, noise, self.axis))
         return simplex.unlast(be, x, self.axis)
 
     def log_prob(self, x: Array) -> Array:
@@ -146,7 +146,7 @@ class Categorical(Distribution):
         """One-hot vector of the largest utility, the first of equals; no gradient."""
         be = self.backend
         u = simplex.last(be, be.stop_gradient(utilities), self.axis)
-        x = be.rowwise(simplex.argmax, u, dtype=self.logits.dtype, one_hot=be.one_hot)
+        x = be.rowwise(simplex.argmax, u, dtype=self.logits.dtype)
         return simplex.unlast(be, x, self.axis)
 
     def relax(self, utilities: Array, temperature: Any = 1.0) -> Array:

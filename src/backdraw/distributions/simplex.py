@@ -17,35 +17,40 @@ def unlast(be: Backend, x: Array, axis: int) -> Array:
     return x if axis == -1 else be.xp.moveaxis(x, -1, axis)
 
 
-def inverse_cdf(xp: Any, logits: Array, uniform: Array, *, low: float, one_hot: Any) -> Array:
+def inverse_cdf(be: Backend, logits: Array, uniform: Array) -> Array:
     """One-hot of the category whose interval of the cumulative sum holds the uniform."""
-    top = xp.maximum(xp.max(logits, axis=-1, keepdims=True), low)
-    weights = xp.exp(xp.astype(logits, xp.float64) - xp.astype(top, xp.float64))
-    edges = xp.cumulative_sum(weights, axis=-1)
+    xp, low = be.xp, be.lowest(logits)
+    wide = xp.astype(logits, xp.float64)
+    top = xp.max(wide, axis=-1, keepdims=True)
+    weights = xp.exp(wide - xp.where(top > low, top, low))
+    edges = be.cumsum(weights)
     # An empty interval (weight 0) is never hit; with no weight at all every edge counts, and the one-hot is zeros.
     index = xp.count_nonzero(edges <= uniform * edges[..., -1:], axis=-1)
-    return one_hot(index, logits.shape[-1], logits.dtype)
+    return be.one_hot(index, logits.shape[-1], logits.dtype)
 
 
-def argmax(xp: Any, u: Array, *, dtype: Any, one_hot: Any) -> Array:
+def argmax(be: Backend, u: Array, *, dtype: Any) -> Array:
     """One-hot of the largest entry; zeros in a row of -inf alone."""
-    x = one_hot(xp.argmax(u, axis=-1), u.shape[-1], dtype)
+    xp = be.xp
+    x = be.one_hot(xp.argmax(u, axis=-1), u.shape[-1], dtype)
     return xp.where(u == -xp.inf, 0.0, x)
 
 
-def normalize(xp: Any, y: Array, x: Array) -> Array:  # noqa: ARG001
+def normalize(be: Backend, y: Array, x: Array) -> Array:  # noqa: ARG001
     """Clip at zero and divide by the sum, which is at least 1: the drawn entry's."""
+    xp = be.xp
     clipped = xp.clip(y, 0.0, None)
     return clipped / xp.clip(xp.sum(clipped, axis=-1, keepdims=True), 0.5, None)
 
 
-def project(xp: Any, y: Array, x: Array) -> Array:
+def project(be: Backend, y: Array, x: Array) -> Array:
     """Euclidean projection onto the simplex."""
     # Held, Wolfe and Crowder 1974: q = max(y - tau, 0), tau fixed by the k largest entries that stay positive. The
     # drawn entry is 1, so anything under 0 falls away whatever tau is.
+    xp = be.xp
     z = xp.flip(xp.sort(xp.clip(y, 0.0, None), axis=-1), axis=-1)
-    rank = xp.cumulative_sum(xp.ones_like(z), axis=-1)
-    tau = (xp.cumulative_sum(z, axis=-1) - 1.0) / rank
+    rank = be.cumsum(xp.ones_like(z))
+    tau = (be.cumsum(z) - 1.0) / rank
     tau = xp.max(xp.where(z > tau, tau, -xp.inf), axis=-1, keepdims=True)
     live = xp.sum(x, axis=-1, keepdims=True) > 0
     return xp.where(live, xp.clip(y - tau, 0.0, None), 0.0)
@@ -127,8 +132,8 @@ def _softmax_vjp(be: Backend, residuals: Any, g: Array, *, axis: int, temperatur
     return (back if u is None else be.xp.astype(back, u.dtype),)
 
 
-def _softmax_rows_vjp(xp: Any, y: Array, g: Array, *, temperature: float) -> Array:
-    back = y * (g - xp.sum(y * g, axis=-1, keepdims=True))
+def _softmax_rows_vjp(be: Backend, y: Array, g: Array, *, temperature: float) -> Array:
+    back = y * (g - be.xp.sum(y * g, axis=-1, keepdims=True))
     return back if temperature == 1.0 else back / temperature
 
 

@@ -125,6 +125,7 @@ class IntermediateLoss(Primitive):
         x, *arrays = (None if a is None else be.stop_gradient(a) for a in residuals)
         p: Any = family.rebuild(arrays, plain)
         c = be.stop_gradient(cotangent)
+        sources = (cotangent, *residuals[1 : 1 + len(p.parameters)])
         wide = be.wide(x.dtype)  # half precision would lose a small step beside the 1 of the draw
         x, c = be.xp.astype(x, wide, copy=False), be.xp.astype(c, wide, copy=False)
         q = p.project(x, step_size * c, projection)
@@ -132,7 +133,7 @@ class IntermediateLoss(Primitive):
         if control_variate:
             pull = [score + towards for score, towards in zip(_as_tuple(p.score(x)), pull, strict=True)]
         grads = (be.xp.astype(g, parameter.dtype, copy=False) for g, parameter in zip(pull, p.params, strict=True))
-        final = [be.apply(once, (g,), {"name": self.name}) for g in grads]
+        final = [once(be, g, *sources, estimator=self.name) for g in grads]
         return (None, *final, *(None for _ in p.arrays[len(final) :]))
 
 

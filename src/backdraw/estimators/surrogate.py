@@ -4,31 +4,50 @@ from typing import Any
 
 from backdraw.backend import Array, Backend
 from backdraw.errors import GradientError
-from backdraw.primitive import primitive
+from backdraw.primitive import Primitive, Residuals
 
 
-@primitive
-def surrogate(be: Backend, hard: Array, soft: Array) -> Array:  # noqa: ARG001
-    """Return `hard`; its cotangent goes to `soft`."""
-    return hard
+class Surrogate(Primitive):
+    """``surrogate(hard, soft)`` returns `hard`; what is differentiated is `soft`."""
+
+    name = "surrogate"
+    forward_mode = True
+
+    def forward(self, be: Backend, hard: Array, soft: Array, **static: Any) -> tuple[Array, Residuals]:  # noqa: ARG002
+        """Return `hard` as it is."""
+        return hard, ()
+
+    def backward(self, be: Backend, residuals: Residuals, cotangent: Array, **static: Any) -> tuple[Array | None, ...]:  # noqa: ARG002
+        """Hand the cotangent to `soft`."""
+        return None, cotangent
+
+    def pushforward(self, be: Backend, residuals: Residuals, tangents: tuple[Array, ...], **static: Any) -> Array:  # noqa: ARG002
+        """Take the tangent of `soft`."""
+        return tangents[1]
 
 
-surrogate.defvjp(
-    lambda be, hard, soft: (hard, (soft,)),
-    lambda be, residuals, g: (None, be.xp.astype(g, residuals[0].dtype, copy=False)),
-)
+class Once(Primitive):
+    """The first of its arrays, a gradient; a derivative in any of the others, its sources, is refused."""
+
+    name = "once"
+    symmetric = True
+
+    def forward(self, be: Backend, gradient: Array, *sources: Array, **static: Any) -> tuple[Array, Residuals]:  # noqa: ARG002
+        """Return the gradient as it is."""
+        return gradient, ()
+
+    def backward(self, be: Backend, residuals: Residuals, cotangent: Array, **static: Any) -> tuple[Array | None, ...]:  # noqa: ARG002
+        """Refuse."""
+        raise GradientError(
+            f"{static['estimator']} has no second derivative: its gradient is an estimate and not the derivative of a "
+            "function of the parameters"
+        )
 
 
-@primitive(symmetric=True)
-def once(be: Backend, gradient: Array, *, name: str) -> Array:  # noqa: ARG001
-    """Return a gradient that has no derivative of its own."""
-    return gradient
+surrogate = Surrogate()
+_once = Once()
 
 
-def _refuse(be: Backend, residuals: Any, g: Array, *, name: str) -> tuple[Array]:  # noqa: ARG001
-    raise GradientError(
-        f"{name} has no second derivative: its gradient is an estimate, not the derivative of a function of the parameters"
-    )
-
-
-once.defvjp(lambda be, gradient, *, name: (gradient, ()), _refuse)  # noqa: ARG005
+def once(be: Backend, gradient: Array, *sources: Array, estimator: str) -> Array:
+    """Return a gradient whose own derivative, in what it was computed from, is a `GradientError`."""
+    return gradient if be.refuses_second_derivatives() else be.apply(_once, (gradient, *sources), {"estimator": estimator})

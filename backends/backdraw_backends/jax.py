@@ -1,0 +1,189 @@
+"""JAX: custom_jvp and custom_vjp for primitives, jax.random for keys; pure, so that every transformation traces it."""
+
+import math
+import numbers
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from functools import cache
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from backdraw.backend import Array, Backend
+from backdraw.distributions import Distribution
+from backdraw.errors import InvalidTypeError, InvalidValueError
+from backdraw.primitive import Primitive
+from backdraw.random import TRANSFORMS, Key, uniform_of_words, wrong_rng
+
+
+class JaxBackend(Backend):
+    """JAX arrays and tracers."""
+
+    name = "jax"
+    native_rng = "a jax.random key"
+
+    def __init__(self) -> None:
+        self.xp = jnp
+
+    def array_types(self) -> tuple[type, ...]:
+        """Return the array type known beforehand; tracers are learned as they come."""
+        return (type(jnp.zeros(())),)
+
+    def owns(self, x: object) -> bool:
+        """Whether `x` is a JAX array or a tracer."""
+        return isinstance(x, jax.Array)
+
+    def apply(self, primitive: Primitive, arrays: tuple[Array, ...], static: dict[str, Any]) -> Array:
+        """Give the primitive's rule to JAX, as a forward-mode rule where there is one: it serves both modes."""
+        if primitive.native and not primitive.symmetric:
+            return primitive.forward(self, *arrays, **static)[0]
+        return _with_rule(primitive, tuple(sorted(static.items())))(*arrays)
+
+    def stop_gradient(self, x: Array) -> Array:
+        """Stop the gradient."""
+        return jax.lax.stop_gradient(x)
+
+    def vjp(self, fn: Callable[..., Any], arrays: tuple[Array, ...]) -> tuple[Any, Callable[[Any], tuple[Array, ...]]]:
+        """Differentiate by JAX."""
+        out, pullback = jax.vjp(fn, *arrays)
+        return out, lambda cotangent: pullback(cotangent)
+
+    def scan(self, f: Callable[[Any, Any], tuple[Any, Array]], init: Any, xs: Array) -> tuple[Any, Array]:
+        """Loop without unrolling."""
+        return jax.lax.scan(f, init, xs)
+
+    def host(self, f: Callable[..., Any], *arrays: Array, shape: tuple[int, ...], dtype: Any) -> Array:
+        """Call back from wherever the arrays are."""
+
+        def call(*on_host: Any) -> np.ndarray:
+            return np.asarray(f(*(np.asarray(x) for x in on_host))).reshape(shape).astype(dtype, copy=False)
+
+        stopped = (jax.lax.stop_gradient(x) for x in arrays)
+        return jax.pure_callback(call, jax.ShapeDtypeStruct(shape, dtype), *stopped, vmap_method="sequential")
+
+    def double(self) -> AbstractContextManager[Any]:
+        """Turn 64-bit types on for the operations inside, also while tracing."""
+        return jax.enable_x64(True)
+
+    def device(self, x: Array) -> Any:  # noqa: ARG002
+        """Leave placement to JAX: a tracer has no device."""
+        return None
+
+    def sigmoid(self, x: Array) -> Array:
+        """JAX's own, with its derivative."""
+        return jax.nn.sigmoid(x)
+
+    def log_sigmoid(self, x: Array) -> Array:
+        """JAX's own, with its derivative."""
+        return jax.nn.log_sigmoid(x)
+
+    def top_k(self, x: Array, k: int) -> tuple[Array, Array]:
+        """XLA's own."""
+        return tuple(jax.lax.top_k(x, k))
+
+    def noise(self, kind: str, rng: Any, shape: tuple[int, ...], dtype: Any, device: Any) -> Array:  # noqa: ARG002
+        """Noise from a jax.random key, or a portable key, whose words jax.random gives too."""
+        planes, transform = TRANSFORMS[kind]
+        n = math.prod(shape)
+        with jax.threefry_partitionable(True) if isinstance(rng, Key) else jax.named_scope("backdraw"):
+            words = jax.random.bits(_jax_key(rng), (planes, n) if planes > 1 else shape, jnp.uint32)
+        u = uniform_of_words(self, words, dtype)
+        return transform(jnp, u) if planes == 1 else transform(jnp, *u).reshape(shape)
+
+
+@cache
+def _with_rule(primitive: Primitive, items: tuple[tuple[str, Any], ...]) -> Callable[..., Array]:
+    static = dict(items)
+
+    def function(*arrays: Array) -> Array:
+        return primitive.forward(backend, *arrays, **static)[0]
+
+    if not primitive.forward_mode:
+        with_vjp = jax.custom_vjp(function)
+        with_vjp.defvjp(
+            lambda *arrays: primitive.forward(backend, *arrays, **static),
+            lambda residuals, g: tuple(primitive.backward(backend, residuals, g, **static)),
+        )
+        return with_vjp
+
+    def rule(arrays: tuple[Array, ...], tangents: tuple[Array, ...]) -> tuple[Array, Array]:
+        out, residuals = primitive.forward(backend, *arrays, **static)
+        return out, primitive.pushforward(backend, residuals, tangents, **static)
+
+    with_jvp = jax.custom_jvp(function)
+    with_jvp.defjvp(rule)
+    return with_jvp
+
+
+# ------------------------------------------------------------------------------------------------------------- keys
+def _jax_key(rng: Any) -> Array:
+    if isinstance(rng, Key):
+        return jax.random.wrap_key_data(key_words(rng), impl="threefry2x32")
+    if isinstance(rng, numbers.Integral) and not isinstance(rng, bool):
+        if rng < 0:
+            raise InvalidValueError(f"rng: expected a seed of 0 or more, got {rng}")
+        return jax.random.key(int(rng))
+    if rng is None:
+        raise InvalidTypeError("rng: JAX has no default source; pass a jax.random key, an int or backdraw.key(seed)")
+    typed = isinstance(rng, jax.Array) and jnp.issubdtype(rng.dtype, jax.dtypes.prng_key)
+    if typed and rng.shape != () or _is_raw_key(rng) and rng.ndim != 1:
+        raise InvalidValueError(f"rng: expected a single key, got keys of shape {rng.shape}")
+    if not (typed or _is_raw_key(rng)):
+        raise wrong_rng(rng, backend)
+    return rng
+
+
+def _is_raw_key(rng: Any) -> bool:
+    return isinstance(rng, (jax.Array, np.ndarray)) and rng.dtype == np.uint32 and rng.ndim >= 1
+
+
+def key_words(key: Key) -> Array:
+    """Return the words of a portable key as a JAX array."""
+    if isinstance(key.high, int):
+        return jnp.asarray(np.asarray([key.high, key.low], np.uint32))
+    return jnp.stack([jnp.asarray(key.high, jnp.uint32), jnp.asarray(key.low, jnp.uint32)])
+
+
+def _portable(key: Array) -> Key:
+    high, low = jax.random.key_data(key)
+    return Key(high, low)
+
+
+def split(key: Key, num: int) -> list[Key]:
+    """Split a key that JAX traces."""
+    with jax.threefry_partitionable(True):
+        return [_portable(k) for k in jax.random.split(_jax_key(key), num)]
+
+
+def fold_in(key: Key, data: Any) -> Key:
+    """Fold into a key, one of the two traced."""
+    return _portable(jax.random.fold_in(_jax_key(key), data))
+
+
+def _flatten_key(key: Key) -> tuple[tuple[Any, Any], None]:
+    if isinstance(key.high, int):  # as Python ints they would be taken for int32
+        return (np.uint32(key.high), np.uint32(key.low)), None
+    return (key.high, key.low), None
+
+
+jax.tree_util.register_pytree_node(Key, _flatten_key, lambda _, words: Key(*words))
+
+
+def _register(cls: type[Distribution]) -> None:
+    jax.tree_util.register_pytree_with_keys(
+        cls,
+        lambda d: (
+            tuple((jax.tree_util.GetAttrKey(name), getattr(d, name)) for name in cls.arrays),
+            tuple(getattr(d, name) for name in cls.plain),
+        ),
+        lambda plain, arrays: cls.rebuild(arrays, plain),
+    )
+
+
+for _cls in Distribution.classes:
+    _register(_cls)
+Distribution.on_subclass.append(_register)
+
+backend = JaxBackend()

@@ -1,0 +1,213 @@
+"""PyTorch: one autograd.Function for every primitive, and noise that heeds torch's generators."""
+
+import math
+import numbers
+from collections.abc import Callable
+from typing import Any
+
+import array_api_compat.torch as xp
+import numpy as np
+import torch
+from torch._C import _are_functorch_transforms_active as transforms_active
+
+from backdraw.backend import Array, Backend
+from backdraw.errors import InvalidValueError
+from backdraw.primitive import Primitive
+from backdraw.random import MASK, TRANSFORMS, Key, threefry2x32, uniform_of_words, wrong_rng
+from backdraw_backends import host_noise
+
+_HOST = 1 << 13  # elements: from here on the host's blocks are faster than torch's own generator
+
+
+class _Apply(torch.autograd.Function):
+    """A primitive with its own rule. Its residuals are outputs too, so that they can be differentiated in turn."""
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(primitive: Primitive, static: Any, *arrays: Any) -> Any:
+        out, residuals = primitive.forward(backend, *arrays, **dict(static))
+        # Where each residual is found again: among the arrays, then the output, then what is returned beside it.
+        places: list[int | None] = []
+        extra: list[Any] = []
+        for r in residuals:
+            place = None if r is None else next((i for i, a in enumerate((*arrays, out)) if a is r), None)
+            if r is not None and place is None:
+                place = len(arrays) + 1 + len(extra)
+                extra.append(r)
+            places.append(place)
+        if any(out is a for a in arrays):
+            out = out.view_as(out)  # autograd wants an output of its own
+        return (out, *extra, tuple(places))
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
+        ctx.primitive, ctx.static, *arrays = inputs
+        *outputs, ctx.places = output
+        ctx.count = len(arrays)
+        ctx.set_materialize_grads(False)
+        ctx.mark_non_differentiable(*(y for y in outputs if not y.is_floating_point()))
+        ctx.save_for_backward(*arrays, *outputs)
+        ctx.save_for_forward(*arrays, *outputs)
+
+    @staticmethod
+    def backward(ctx: Any, g: Any, *g_extra: Any) -> Any:
+        static, saved, n = dict(ctx.static), ctx.saved_tensors, ctx.count
+        residuals = tuple(None if i is None else saved[i] for i in ctx.places)
+        grads = [None] * n if g is None else list(ctx.primitive.backward(backend, residuals, g, **static))
+        wanted = [j for j, x in enumerate(g_extra[:-1]) if x is not None]
+        if wanted:  # a second derivative: that of the residuals, computed again from the inputs
+            inputs, extra = _residuals_again(ctx, saved[:n], wanted)
+            pullback = torch.func.vjp(extra, *(saved[i] for i in inputs))[1]
+            for i, more in zip(inputs, pullback([g_extra[j] for j in wanted]), strict=True):
+                grads[i] = more if grads[i] is None else grads[i] + more
+        return (None, None, *grads)
+
+
+class _ApplyForward(_Apply):
+    """The same with a forward-mode rule, which torch.compile refuses even where it is not used."""
+
+    @staticmethod
+    def jvp(ctx: Any, _primitive: Any, _static: Any, *tangents: Any) -> Any:
+        saved, n = ctx.saved_tensors, ctx.count
+        known = tuple(torch.zeros_like(a) if t is None and a is not None else t for a, t in zip(saved, tangents, strict=False))
+        residuals = tuple(None if i is None else saved[i] for i in ctx.places)
+        tangent = ctx.primitive.pushforward(backend, residuals, known, **dict(ctx.static))
+        if len(saved) == n + 1:
+            return tangent, None
+        inputs, extra = _residuals_again(ctx, saved[:n], list(range(len(saved) - n - 1)))
+        more = torch.func.jvp(extra, tuple(saved[i] for i in inputs), tuple(known[i] for i in inputs))[1]
+        return (tangent, *more, None)
+
+
+def _residuals_again(ctx: Any, arrays: Any, wanted: list[int]) -> tuple[list[int], Callable[..., list[Any]]]:
+    """Return the places of the inputs that can be differentiated, and the function from them to the extra outputs."""
+    inputs = [i for i, a in enumerate(arrays) if a is not None and a.is_floating_point()]
+
+    def extra(*some: Any) -> list[Any]:
+        given = dict(zip(inputs, some, strict=True))
+        every = [given.get(i, a) for i, a in enumerate(arrays)]
+        residuals = ctx.primitive.forward(backend, *every, **dict(ctx.static))[1]
+        by_place = dict(zip(ctx.places, residuals, strict=True))
+        return [by_place[len(arrays) + 1 + j] for j in wanted]
+
+    return inputs, extra
+
+
+class TorchBackend(Backend):
+    """PyTorch tensors, on any device, in eager mode, under torch.func and under torch.compile."""
+
+    name = "torch"
+    native_rng = "torch.Generator"
+
+    def __init__(self) -> None:
+        self.xp = xp
+
+    def array_types(self) -> tuple[type, ...]:
+        """Return the array types known beforehand."""
+        return (torch.Tensor, torch.nn.Parameter)
+
+    def owns(self, x: object) -> bool:
+        """Whether `x` is a tensor."""
+        return isinstance(x, torch.Tensor)
+
+    def apply(self, primitive: Primitive, arrays: tuple[Array, ...], static: dict[str, Any]) -> Array:
+        """Leave true derivatives to torch; give a surrogate's rule by the autograd.Function."""
+        if primitive.native:
+            return primitive.forward(self, *arrays, **static)[0]
+        function = _ApplyForward if transforms_active() else _Apply
+        return function.apply(primitive, tuple(static.items()), *arrays)[0]
+
+    def stop_gradient(self, x: Array) -> Array:
+        """Detach."""
+        return x.detach()
+
+    def vjp(self, fn: Callable[..., Any], arrays: tuple[Array, ...]) -> tuple[Any, Callable[[Any], tuple[Array, ...]]]:
+        """Differentiate by torch.func."""
+        out, pullback = torch.func.vjp(fn, *arrays)
+        return out, lambda cotangent: pullback(cotangent)
+
+    def host(self, f: Callable[..., Any], *arrays: Array, shape: tuple[int, ...], dtype: Any) -> Array:
+        """Run ``f`` on NumPy arrays of the same values."""
+        out = np.asarray(f(*(x.detach().cpu().numpy() for x in arrays))).reshape(shape)
+        return torch.from_numpy(np.array(out)).to(device=arrays[0].device, dtype=dtype)
+
+    def refuses_second_derivatives(self) -> bool:
+        """Say yes under torch.compile, whose backward graphs cannot be differentiated."""
+        return torch.compiler.is_compiling()
+
+    def softmax(self, x: Array, temperature: float = 1.0) -> Array:
+        """Torch's own kernel where its result is a number; the shifted form where it is not."""
+        if torch.compiler.is_compiling() or transforms_active() or x.device.type != "cpu":
+            return super().softmax(x, temperature)
+        y = torch.softmax(x if temperature == 1.0 else x / temperature, -1)
+        # Not a number: a row of -inf alone, or finite logits too large to divide. It fills the whole row.
+        if y.detach()[..., 0].isnan().any():
+            return super().softmax(x, temperature)
+        return y
+
+    def sigmoid(self, x: Array) -> Array:
+        """Torch's own kernel."""
+        return torch.sigmoid(x)
+
+    def log_sigmoid(self, x: Array) -> Array:
+        """Torch's own kernel."""
+        return torch.nn.functional.logsigmoid(x)
+
+    def cumsum(self, x: Array) -> Array:
+        """Torch's own kernel."""
+        return torch.cumsum(x, -1)
+
+    def top_k(self, x: Array, k: int) -> tuple[Array, Array]:
+        """Torch's own kernel."""
+        return tuple(torch.topk(x, k, -1))
+
+    def noise(self, kind: str, rng: Any, shape: tuple[int, ...], dtype: Any, device: Any) -> Array:
+        """Noise from torch's generators or a key."""
+        planes, transform = TRANSFORMS[kind]
+        n = math.prod(shape)
+        on_host = device.type == "cpu" and not torch.compiler.is_compiling()
+        if isinstance(rng, Key):
+            if on_host:
+                return self._host_noise(kind, host_noise.key_source(rng), shape, dtype)
+            words = _key_words(*rng.ints(), planes * n, device)
+        else:
+            rng = _generator(rng, device)
+            if on_host and n >= _HOST and not transforms_active():
+                seed = torch.randint(0, 1 << 32, (4,), generator=rng).tolist()
+                return self._host_noise(kind, host_noise.seeded_source(seed), shape, dtype)
+            words = torch.randint(0, 1 << 32, (planes * n,), generator=rng, device=device)
+        u = uniform_of_words(self, words, dtype)
+        return transform(torch, *(u[p * n : (p + 1) * n] for p in range(planes))).reshape(shape)
+
+    def _host_noise(self, kind: str, source: Any, shape: tuple[int, ...], dtype: Any) -> Array:
+        wide = np.float64 if dtype == torch.float64 else np.float32
+        return torch.from_numpy(host_noise.noise(kind, source, shape, wide, torch.get_num_threads()))
+
+
+def _generator(rng: Any, device: Any) -> torch.Generator | None:
+    if rng is None or isinstance(rng, torch.Generator):
+        return rng
+    if isinstance(rng, numbers.Integral) and not isinstance(rng, bool):
+        if not 0 <= rng < 1 << 64:
+            raise InvalidValueError(f"rng: expected a seed from 0 to 2**64 - 1, got {rng}")
+        return torch.Generator(device).manual_seed(int(rng))
+    raise wrong_rng(rng, backend)
+
+
+@torch.library.custom_op("backdraw::key_words", mutates_args=())
+def _key_words(high: int, low: int, n: int, device: torch.device) -> torch.Tensor:
+    """Words of a key, opaque to torch.compile: inlined, 20 rounds of Threefry would grow as 2**20."""
+    if device.type == "cpu":
+        return torch.from_numpy(host_noise.words(Key(high, low), 0, n).astype(np.int64))
+    count = torch.arange(n, dtype=torch.int64, device=device)  # torch has no arithmetic on uint32
+    x0, x1 = threefry2x32(high, low, count >> 32, count & MASK, mask=MASK)
+    return x0 ^ x1
+
+
+@_key_words.register_fake
+def _(high: int, low: int, n: int, device: torch.device) -> torch.Tensor:  # noqa: ARG001
+    return torch.empty(n, dtype=torch.int64, device=device)
+
+
+backend = TorchBackend()
