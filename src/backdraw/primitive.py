@@ -80,9 +80,7 @@ class FunctionPrimitive(Primitive):
     def __repr__(self) -> str:
         return f"<primitive {self.name}>"
 
-    def defvjp(
-        self, fwd: Callable[..., tuple[Array, Residuals]], bwd: Callable[..., tuple[Array | None, ...]]
-    ) -> None:
+    def defvjp(self, fwd: Callable[..., tuple[Array, Residuals]], bwd: Callable[..., tuple[Array | None, ...]]) -> None:
         """Set the gradient rule: ``fwd(be, *arrays, **static) -> (y, residuals)``, ``bwd(be, residuals, g, **static)``."""
         self._fwd, self._bwd = fwd, bwd
 
@@ -99,9 +97,7 @@ class FunctionPrimitive(Primitive):
         return self._bwd(be, residuals, cotangent, **static)
 
 
-def primitive(
-    function: Callable[..., Array] | None = None, *, native: bool = False, symmetric: bool = False
-) -> Any:
+def primitive(function: Callable[..., Array] | None = None, *, native: bool = False, symmetric: bool = False) -> Any:
     """Make a function of arrays a primitive, as `jax.custom_vjp` does, on every backend.
 
     Parameters

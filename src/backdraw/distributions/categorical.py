@@ -63,7 +63,9 @@ class Categorical(Distribution):
         if isinstance(self.axis, bool) or not isinstance(self.axis, int):
             raise InvalidTypeError(f"axis: expected an int, got {type(self.axis).__name__}")
         if not -len(shape) <= self.axis < len(shape):
-            raise InvalidValueError(f"axis: expected {-len(shape)} to {len(shape) - 1} for logits of shape {shape}, got {self.axis}")
+            raise InvalidValueError(
+                f"axis: expected {-len(shape)} to {len(shape) - 1} for logits of shape {shape}, got {self.axis}"
+            )
         if self.axis >= 0:  # counted from the end, it stays right when samples add axes in front
             object.__setattr__(self, "axis", self.axis - len(shape))
         if shape[self.axis] == 0:
