@@ -108,6 +108,22 @@ class NumPyBackend(StandardBackend):
         plain = tuple(self.raw(x) for x in arrays)
         return blocks.map_rows(lambda *parts: body(self, *parts, **static), plain)
 
+    def softmax(self, x: Array, temperature: float = 1.0) -> Array:
+        """Softmax of ``x / temperature``, in place on each block."""
+        return self.rowwise(_softmax, x, temperature=temperature)
+
+    def softmax_vjp(self, y: Array, g: Array, temperature: float = 1.0) -> Array:
+        """Pull a cotangent back, in place on each block."""
+        return self.rowwise(_softmax_vjp, y, g, temperature=temperature)
+
+    def at_least(self, x: Array, bound: float) -> Array:
+        """NumPy's maximum."""
+        return np.maximum(x, bound)
+
+    def cumsum(self, x: Array) -> Array:
+        """NumPy's own."""
+        return np.add.accumulate(x, axis=-1)
+
     def host(self, f: Callable[..., Any], *arrays: Array, shape: tuple[int, ...], dtype: Any) -> Array:
         """Call ``f``: the arrays are on the host already."""
         return np.asarray(f(*(self.raw(x) for x in arrays))).reshape(shape).astype(dtype, copy=False)
@@ -115,6 +131,25 @@ class NumPyBackend(StandardBackend):
     def lowest(self, x: Array) -> float:
         """Look the number up: numpy.finfo costs a microsecond."""
         return self._lowest.get(x.dtype) or super().lowest(x)
+
+
+def _softmax(be: NumPyBackend, x: np.ndarray, *, temperature: float) -> np.ndarray:
+    # backdraw.backend._softmax, in place
+    z = x - np.maximum(np.maximum.reduce(x, -1, keepdims=True), be.lowest(x))
+    if temperature != 1.0:
+        z /= temperature
+    np.exp(z, out=z)
+    z /= np.maximum(np.add.reduce(z, -1, keepdims=True), 0.5)
+    return z
+
+
+def _softmax_vjp(be: NumPyBackend, y: np.ndarray, g: np.ndarray, *, temperature: float) -> np.ndarray:  # noqa: ARG001
+    back = y * g
+    np.subtract(g, np.add.reduce(back, -1, keepdims=True), out=back)
+    back *= y
+    if temperature != 1.0:
+        back /= temperature
+    return back
 
 
 backend = NumPyBackend()

@@ -180,4 +180,4 @@ def _check_cotangent(be: Backend, y: Array, c: Any) -> Array:
         raise InvalidTypeError(f"cotangent: expected a {be.name} array, got {type(c).__name__}")
     if tuple(c.shape) != tuple(y.shape):
         raise InvalidValueError(f"cotangent: expected the output's shape {tuple(y.shape)}, got {tuple(c.shape)}")
-    return be.xp.astype(c, y.dtype, copy=False)
+    return be.cast(c, y.dtype)

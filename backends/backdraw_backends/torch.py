@@ -138,13 +138,16 @@ class TorchBackend(Backend):
 
     def softmax(self, x: Array, temperature: float = 1.0) -> Array:
         """Torch's own kernel where its result is a number; the shifted form where it is not."""
-        if torch.compiler.is_compiling() or transforms_active() or x.device.type != "cpu":
+        if torch.compiler.is_compiling() or x.device.type != "cpu" or transforms_active():
             return super().softmax(x, temperature)
         y = torch.softmax(x if temperature == 1.0 else x / temperature, -1)
         # Not a number: a row of -inf alone, or finite logits too large to divide. It fills the whole row.
-        if y.detach()[..., 0].isnan().any():
-            return super().softmax(x, temperature)
-        return y
+        first = y.detach().select(-1, 0).sum().item()
+        return y if first == first else super().softmax(x, temperature)  # noqa: PLR0124
+
+    def at_least(self, x: Array, bound: float) -> Array:
+        """Torch's own kernel."""
+        return torch.clamp_min(x, bound)
 
     def sigmoid(self, x: Array) -> Array:
         """Torch's own kernel."""
@@ -166,19 +169,22 @@ class TorchBackend(Backend):
         """Noise from torch's generators or a key."""
         planes, transform = TRANSFORMS[kind]
         n = math.prod(shape)
-        on_host = device.type == "cpu" and not torch.compiler.is_compiling()
+        eager = device.type == "cpu" and not torch.compiler.is_compiling()
         if isinstance(rng, Key):
-            if on_host:
+            if eager:
                 return self._host_noise(kind, host_noise.key_source(rng), shape, dtype)
-            words = _key_words(*rng.ints(), planes * n, device)
-        else:
-            rng = _generator(rng, device)
-            if on_host and n >= _HOST and not transforms_active():
-                seed = torch.randint(0, 1 << 32, (4,), generator=rng).tolist()
-                return self._host_noise(kind, host_noise.seeded_source(seed), shape, dtype)
-            words = torch.randint(0, 1 << 32, (planes * n,), generator=rng, device=device)
-        u = uniform_of_words(self, words, dtype)
-        return transform(torch, *(u[p * n : (p + 1) * n] for p in range(planes))).reshape(shape)
+            words = _key_words(*rng.ints(), planes * n, device).reshape(planes, *shape)
+            return transform(torch, *uniform_of_words(self, words, dtype).unbind())
+        generator = _generator(rng, device)
+        if not eager or transforms_active():
+            words = torch.randint(0, 1 << 32, (planes, *shape), generator=generator, device=device)
+            return transform(torch, *uniform_of_words(self, words, dtype).unbind())
+        if n >= _HOST:
+            seed = torch.randint(0, 1 << 32, (4,), generator=generator).tolist()
+            return self._host_noise(kind, host_noise.seeded_source(seed), shape, dtype)
+        # Few elements: the number of calls counts. torch.rand in float64 has bits enough, and can be 0.
+        u = torch.rand((planes, *shape), generator=generator, dtype=torch.float64).clamp_min_(2.0**-54)
+        return transform(torch, *u.unbind()).to(dtype)
 
     def _host_noise(self, kind: str, source: Any, shape: tuple[int, ...], dtype: Any) -> Array:
         wide = np.float64 if dtype == torch.float64 else np.float32

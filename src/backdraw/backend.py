@@ -90,10 +90,18 @@ class Backend(ABC):
         """Softmax of ``x / temperature`` along the last axis; a row of -inf alone gives zeros."""
         return self.rowwise(_softmax, x, temperature=temperature)
 
+    def softmax_vjp(self, y: Array, g: Array, temperature: float = 1.0) -> Array:
+        """Pull a cotangent of ``y = softmax(x, temperature)`` back to x."""
+        return self.rowwise(_softmax_vjp, y, g, temperature=temperature)
+
+    def at_least(self, x: Array, bound: float) -> Array:
+        """``maximum(x, bound)``, NaN where x is."""
+        return self.xp.where(x < bound, bound, x)
+
     def logsumexp(self, x: Array) -> Array:
         """``log(sum(exp(x)))`` along the last axis, which is kept with size 1; a row of -inf alone gives -inf."""
         xp = self.xp
-        top = self.stop_gradient(xp.clip(xp.max(x, axis=-1, keepdims=True), self.lowest(x), None))
+        top = self.at_least(self.stop_gradient(xp.max(x, axis=-1, keepdims=True)), self.lowest(x))
         total = xp.sum(xp.exp(x - top), axis=-1, keepdims=True)
         live = total > 0
         return xp.where(live, top + xp.log(xp.where(live, total, 1.0)), -xp.inf)
@@ -122,8 +130,14 @@ class Backend(ABC):
         index = self.xp.argsort(x, axis=-1, descending=True, stable=True)[..., :k]
         return self.xp.take_along_axis(x, index, axis=-1), index
 
+    def cast(self, x: Array, dtype: Any) -> Array:
+        """`x` itself where it has the dtype, else a copy in it."""
+        return x if x.dtype == dtype else self.xp.astype(x, dtype)
+
     def wide(self, dtype: Any) -> Any:
         """The dtype to compute in: float32 for the half-precision types, else `dtype` itself."""
+        if dtype == self.xp.float32 or dtype == self.xp.float64:
+            return dtype
         return self.xp.float32 if self.xp.finfo(dtype).bits < 32 else dtype
 
     def lowest(self, x: Array) -> float:
@@ -134,12 +148,14 @@ class Backend(ABC):
 def _softmax(be: Backend, x: Array, *, temperature: float) -> Array:
     # Shift before the division: finite logits, however large, then never meet inf - inf. The total is at least 1, the
     # largest entry's, and 0 only in a row of -inf alone.
-    xp, low = be.xp, be.lowest(x)
-    top = be.stop_gradient(xp.max(x, axis=-1, keepdims=True))
-    z = x - xp.where(top > low, top, low)
-    e = xp.exp(z if temperature == 1.0 else z / temperature)
-    total = xp.sum(e, axis=-1, keepdims=True)
-    return e / xp.where(total == 0.0, 1.0, total)
+    z = x - be.at_least(be.stop_gradient(be.xp.max(x, axis=-1, keepdims=True)), be.lowest(x))
+    e = be.xp.exp(z if temperature == 1.0 else z / temperature)
+    return e / be.at_least(be.xp.sum(e, axis=-1, keepdims=True), 0.5)
+
+
+def _softmax_vjp(be: Backend, y: Array, g: Array, *, temperature: float) -> Array:
+    back = y * (g - be.xp.sum(y * g, axis=-1, keepdims=True))
+    return back if temperature == 1.0 else back / temperature
 
 
 # -------------------------------------------------------------------------------------------- whose array is it?

@@ -106,5 +106,5 @@ def perturb(be: Backend, logits: Array, noise: Array) -> Array:  # noqa: ARG001
 
 perturb.defvjp(
     lambda be, logits, noise: (logits + noise, (logits,)),
-    lambda be, residuals, g: (be.xp.astype(g, residuals[0].dtype, copy=False), None),
+    lambda be, residuals, g: (be.cast(g, residuals[0].dtype), None),
 )

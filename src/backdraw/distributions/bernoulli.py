@@ -121,7 +121,7 @@ class Bernoulli(Distribution):
 
 # ------------------------------------------------------------------------------------------------- primitives
 def _wide(be: Backend, x: Array) -> Array:
-    return be.xp.astype(x, be.wide(x.dtype), copy=False)
+    return be.cast(x, be.wide(x.dtype))
 
 
 @primitive(native=True, symmetric=True)
@@ -132,7 +132,7 @@ def sigmoid(be: Backend, u: Array, *, temperature: float, dtype: Any) -> Array:
 
 def _sigmoid_fwd(be: Backend, u: Array, *, temperature: float, dtype: Any) -> tuple[Array, Any]:
     y = be.rowwise(_sigmoid, _wide(be, u), temperature=temperature)
-    return be.xp.astype(y, dtype, copy=False), (y, None if u.dtype == y.dtype else u)
+    return be.cast(y, dtype), (y, None if u.dtype == y.dtype else u)
 
 
 def _sigmoid(be: Backend, u: Array, *, temperature: float) -> Array:
@@ -141,7 +141,7 @@ def _sigmoid(be: Backend, u: Array, *, temperature: float) -> Array:
 
 def _sigmoid_vjp(be: Backend, residuals: Any, g: Array, *, temperature: float, dtype: Any) -> tuple[Array]:  # noqa: ARG001
     y, u = residuals
-    back = be.xp.astype(g, y.dtype, copy=False) * (y * (1.0 - y)) / temperature
+    back = be.cast(g, y.dtype) * (y * (1.0 - y)) / temperature
     return (back if u is None else be.xp.astype(back, u.dtype),)
 
 
@@ -156,7 +156,7 @@ def tempered(be: Backend, u: Array, temperature: Array) -> Array:
 
 def _tempered_fwd(be: Backend, u: Array, temperature: Array) -> tuple[Array, Any]:
     xp = be.xp
-    t = xp.astype(temperature, u.dtype, copy=False)
+    t = be.cast(temperature, u.dtype)
     bound = 1000.0 * be.stop_gradient(t)
     kept = xp.abs(u) < bound
     z = xp.where(kept, u, xp.where(u > 0, bound, -bound)) / t
@@ -165,8 +165,8 @@ def _tempered_fwd(be: Backend, u: Array, temperature: Array) -> tuple[Array, Any
 
 def _tempered_vjp(be: Backend, residuals: Any, g: Array) -> tuple[Array, Array]:
     z, kept, t = residuals
-    g = be.xp.where(kept, g, 0.0) / be.xp.astype(t, g.dtype, copy=False)
-    return g, be.xp.astype(-be.xp.sum(g * z), t.dtype, copy=False)
+    g = be.xp.where(kept, g, 0.0) / be.cast(t, g.dtype)
+    return g, be.cast(-be.xp.sum(g * z), t.dtype)
 
 
 tempered.defvjp(_tempered_fwd, _tempered_vjp)
@@ -181,12 +181,12 @@ def both(be: Backend, logits: Array) -> Array:
 def _both_fwd(be: Backend, logits: Array) -> tuple[Array, Any]:
     u = _wide(be, logits)
     p, q = be.sigmoid(u), be.sigmoid(-u)
-    return be.xp.astype(be.xp.stack([q, p]), logits.dtype, copy=False), (logits, p * q)
+    return be.cast(be.xp.stack([q, p]), logits.dtype), (logits, p * q)
 
 
 def _both_vjp(be: Backend, residuals: Any, g: Array) -> tuple[Array]:
     logits, slope = residuals
-    return (be.xp.astype((g[1, ...] - g[0, ...]) * slope, logits.dtype, copy=False),)
+    return (be.cast((g[1, ...] - g[0, ...]) * slope, logits.dtype),)
 
 
 both.defvjp(_both_fwd, _both_vjp)
@@ -207,21 +207,21 @@ def log_prob(be: Backend, logits: Array, x: Array) -> Array:
     """``x * log(p) + (1 - x) * log(1 - p)``; -inf for a bit of probability 0."""
     xp = be.xp
     log0, log1 = _log_probs(be, logits)
-    wide = xp.astype(x, log1.dtype, copy=False)
+    wide = be.cast(x, log1.dtype)
     impossible = ((log1 == -xp.inf) & (x > 0)) | ((log0 == -xp.inf) & (x < 1))
     value = _times(xp, wide, log1) + _times(xp, 1.0 - wide, log0)
-    return xp.astype(xp.where(impossible, -xp.inf, value), logits.dtype, copy=False)
+    return be.cast(xp.where(impossible, -xp.inf, value), logits.dtype)
 
 
 def _log_prob_vjp(be: Backend, residuals: Any, g: Array) -> tuple[Array, Array]:
     logits, x = residuals
     xp, u = be.xp, _wide(be, residuals[0])
-    g = xp.astype(g, u.dtype, copy=False)
-    to_logits = g * (xp.astype(x, u.dtype, copy=False) - be.sigmoid(u))
+    g = be.cast(g, u.dtype)
+    to_logits = g * (be.cast(x, u.dtype) - be.sigmoid(u))
     if to_logits.ndim > logits.ndim:  # x has more samples in front
         to_logits = xp.sum(xp.reshape(to_logits, (-1, *logits.shape)), axis=0)
     to_x = g * xp.where(xp.isinf(u), 0.0, u)
-    return xp.astype(to_logits, logits.dtype, copy=False), xp.astype(to_x, x.dtype, copy=False)
+    return be.cast(to_logits, logits.dtype), be.cast(to_x, x.dtype)
 
 
 log_prob.defvjp(lambda be, logits, x: (log_prob.function(be, logits, x), (logits, x)), _log_prob_vjp)
@@ -232,7 +232,7 @@ def entropy(be: Backend, logits: Array) -> Array:
     """``-p * log(p) - (1 - p) * log(1 - p)``."""
     log0, log1 = _log_probs(be, logits)
     value = -_times(be.xp, be.xp.exp(log0), log0) - _times(be.xp, be.xp.exp(log1), log1)
-    return be.xp.astype(value, logits.dtype, copy=False)
+    return be.cast(value, logits.dtype)
 
 
 def _slope(be: Backend, u: Array) -> Array:
@@ -243,7 +243,7 @@ def _entropy_vjp(be: Backend, residuals: Any, g: Array) -> tuple[Array]:
     (logits,) = residuals
     u = _wide(be, logits)
     back = -be.xp.where(be.xp.isinf(u), 0.0, u) * _slope(be, u)
-    return (be.xp.astype(g * back, logits.dtype, copy=False),)
+    return (be.cast(g * back, logits.dtype),)
 
 
 entropy.defvjp(lambda be, logits: (entropy.function(be, logits), (logits,)), _entropy_vjp)
@@ -258,7 +258,7 @@ def kl(be: Backend, p_logits: Array, q_logits: Array) -> Array:
         p = xp.exp(logp)
         value = value + _times(xp, p, logp) - _times(xp, p, logq)
         impossible = impossible | ((logp > -xp.inf) & (logq == -xp.inf))
-    return xp.astype(xp.where(impossible, xp.inf, value), p_logits.dtype, copy=False)
+    return be.cast(xp.where(impossible, xp.inf, value), p_logits.dtype)
 
 
 def _kl_vjp(be: Backend, residuals: Any, g: Array) -> tuple[Array, Array]:
@@ -266,7 +266,7 @@ def _kl_vjp(be: Backend, residuals: Any, g: Array) -> tuple[Array, Array]:
     xp, p, q = be.xp, _wide(be, residuals[0]), _wide(be, residuals[1])
     ratio = xp.where(xp.isinf(p), 0.0, p) - xp.where(xp.isinf(q), 0.0, q)
     to_p, to_q = g * ratio * _slope(be, p), g * (be.sigmoid(q) - be.sigmoid(p))
-    return xp.astype(to_p, p_logits.dtype, copy=False), xp.astype(to_q, q_logits.dtype, copy=False)
+    return be.cast(to_p, p_logits.dtype), be.cast(to_q, q_logits.dtype)
 
 
 kl.defvjp(lambda be, p, q: (kl.function(be, p, q), (p, q)), _kl_vjp)

@@ -21,8 +21,7 @@ def inverse_cdf(be: Backend, logits: Array, uniform: Array) -> Array:
     """One-hot of the category whose interval of the cumulative sum holds the uniform."""
     xp, low = be.xp, be.lowest(logits)
     wide = xp.astype(logits, xp.float64)
-    top = xp.max(wide, axis=-1, keepdims=True)
-    weights = xp.exp(wide - xp.where(top > low, top, low))
+    weights = xp.exp(wide - be.at_least(xp.max(wide, axis=-1, keepdims=True), low))
     edges = be.cumsum(weights)
     # An empty interval (weight 0) is never hit; with no weight at all every edge counts, and the one-hot is zeros.
     index = xp.count_nonzero(edges <= uniform * edges[..., -1:], axis=-1)
@@ -89,7 +88,7 @@ def tempered(be: Backend, u: Array, temperature: Array, *, axis: int) -> Array:
 
 def _tempered(be: Backend, u: Array, temperature: Array, axis: int) -> tuple[Array, Array]:
     xp = be.xp
-    t = xp.astype(temperature, u.dtype, copy=False)
+    t = be.cast(temperature, u.dtype)
     top = be.stop_gradient(xp.clip(xp.max(u, axis=axis, keepdims=True), be.lowest(u), None))
     # Beyond -1000 the softmax is 0 in every dtype: cut there, so that the derivative in t has no 0 * inf.
     floor = -1000.0 * be.stop_gradient(t)
@@ -100,8 +99,8 @@ def _tempered(be: Backend, u: Array, temperature: Array, axis: int) -> tuple[Arr
 
 def _tempered_vjp(be: Backend, residuals: Any, g: Array, *, axis: int) -> tuple[Array, Array]:  # noqa: ARG001
     z, kept, t = residuals
-    g = be.xp.where(kept, g, 0.0) / be.xp.astype(t, g.dtype, copy=False)
-    return g, be.xp.astype(-be.xp.sum(g * be.xp.where(kept, z, 0.0)), t.dtype, copy=False)
+    g = be.xp.where(kept, g, 0.0) / be.cast(t, g.dtype)
+    return g, be.cast(-be.xp.sum(g * be.xp.where(kept, z, 0.0)), t.dtype)
 
 
 def _tempered_fwd(be: Backend, u: Array, temperature: Array, *, axis: int) -> tuple[Array, Any]:
@@ -119,29 +118,23 @@ def softmax(be: Backend, u: Array, *, axis: int, temperature: float, dtype: Any)
 
 
 def _softmax_fwd(be: Backend, u: Array, *, axis: int, temperature: float, dtype: Any) -> tuple[Array, Any]:
-    wide = be.xp.astype(u, be.wide(u.dtype), copy=False)
+    wide = be.cast(u, be.wide(u.dtype))
     y = unlast(be, be.softmax(last(be, wide, axis), temperature), axis)
-    return be.xp.astype(y, dtype, copy=False), (y, None if u.dtype == y.dtype else u)
+    return be.cast(y, dtype), (y, None if u.dtype == y.dtype else u)
 
 
 def _softmax_vjp(be: Backend, residuals: Any, g: Array, *, axis: int, temperature: float, dtype: Any) -> tuple[Array]:  # noqa: ARG001
     y, u = residuals
-    rows = (last(be, y, axis), last(be, be.xp.astype(g, y.dtype, copy=False), axis))
-    back = be.rowwise(_softmax_rows_vjp, *rows, temperature=temperature)
-    back = unlast(be, back, axis)
+    rows = (last(be, y, axis), last(be, be.cast(g, y.dtype), axis))
+    back = unlast(be, be.softmax_vjp(*rows, temperature), axis)
     return (back if u is None else be.xp.astype(back, u.dtype),)
-
-
-def _softmax_rows_vjp(be: Backend, y: Array, g: Array, *, temperature: float) -> Array:
-    back = y * (g - be.xp.sum(y * g, axis=-1, keepdims=True))
-    return back if temperature == 1.0 else back / temperature
 
 
 softmax.defvjp(_softmax_fwd, _softmax_vjp)
 
 
 def _log_softmax(be: Backend, logits: Array, axis: int) -> Array:
-    u = be.xp.astype(logits, be.wide(logits.dtype), copy=False)
+    u = be.cast(logits, be.wide(logits.dtype))
     total = unlast(be, be.logsumexp(last(be, u, axis)), axis)
     return be.xp.where(u == -be.xp.inf, -be.xp.inf, u - be.xp.where(total == -be.xp.inf, 0.0, total))
 
@@ -157,20 +150,20 @@ def log_prob(be: Backend, logits: Array, x: Array, *, axis: int) -> Array:
     xp = be.xp
     logp = _log_softmax(be, logits, axis)
     impossible = xp.any((logp == -xp.inf) & (x > 0), axis=axis)
-    value = xp.sum(xp.astype(x, logp.dtype, copy=False) * _finite(xp, logp), axis=axis)
-    return xp.astype(xp.where(impossible, -xp.inf, value), logits.dtype, copy=False)
+    value = xp.sum(be.cast(x, logp.dtype) * _finite(xp, logp), axis=axis)
+    return be.cast(xp.where(impossible, -xp.inf, value), logits.dtype)
 
 
 def _log_prob_vjp(be: Backend, residuals: Any, g: Array, *, axis: int) -> tuple[Array, Array]:
     xp = be.xp
     logits, x = residuals
     logp = _log_softmax(be, logits, axis)
-    g = xp.expand_dims(xp.astype(g, logp.dtype, copy=False), axis=axis)
-    wide = xp.astype(x, logp.dtype, copy=False)
+    g = xp.expand_dims(be.cast(g, logp.dtype), axis=axis)
+    wide = be.cast(x, logp.dtype)
     to_logits = g * (wide - xp.sum(wide, axis=axis, keepdims=True) * xp.exp(logp))
     shape = logits.shape  # x may have more samples in front
     to_logits = xp.sum(xp.reshape(to_logits, (-1, *shape)), axis=0) if to_logits.ndim > logits.ndim else to_logits
-    return xp.astype(to_logits, logits.dtype, copy=False), xp.astype(g * _finite(xp, logp), x.dtype, copy=False)
+    return be.cast(to_logits, logits.dtype), be.cast(g * _finite(xp, logp), x.dtype)
 
 
 log_prob.defvjp(lambda be, logits, x, *, axis: (log_prob.function(be, logits, x, axis=axis), (logits, x)), _log_prob_vjp)
@@ -181,7 +174,7 @@ def entropy(be: Backend, logits: Array, *, axis: int) -> Array:
     """``-sum(p * log(p))`` of p = softmax(logits)."""
     logp = _log_softmax(be, logits, axis)
     value = -be.xp.sum(be.xp.exp(logp) * _finite(be.xp, logp), axis=axis)
-    return be.xp.astype(value, logits.dtype, copy=False)
+    return be.cast(value, logits.dtype)
 
 
 def _entropy_vjp(be: Backend, residuals: Any, g: Array, *, axis: int) -> tuple[Array]:
@@ -190,7 +183,7 @@ def _entropy_vjp(be: Backend, residuals: Any, g: Array, *, axis: int) -> tuple[A
     logp = _log_softmax(be, logits, axis)
     p, logp = xp.exp(logp), _finite(xp, logp)
     back = -p * (logp - xp.sum(p * logp, axis=axis, keepdims=True))
-    return (xp.astype(xp.expand_dims(g, axis=axis) * back, logits.dtype, copy=False),)
+    return (be.cast(xp.expand_dims(g, axis=axis) * back, logits.dtype),)
 
 
 entropy.defvjp(lambda be, logits, *, axis: (entropy.function(be, logits, axis=axis), (logits,)), _entropy_vjp)
@@ -203,7 +196,7 @@ def kl(be: Backend, p_logits: Array, q_logits: Array, *, axis: int) -> Array:
     logp, logq = _log_softmax(be, p_logits, axis), _log_softmax(be, q_logits, axis)
     impossible = xp.any((logp > -xp.inf) & (logq == -xp.inf), axis=axis)
     value = xp.sum(xp.exp(logp) * (_finite(xp, logp) - _finite(xp, logq)), axis=axis)
-    return xp.astype(xp.where(impossible, xp.inf, value), p_logits.dtype, copy=False)
+    return be.cast(xp.where(impossible, xp.inf, value), p_logits.dtype)
 
 
 def _kl_vjp(be: Backend, residuals: Any, g: Array, *, axis: int) -> tuple[Array, Array]:
@@ -214,7 +207,7 @@ def _kl_vjp(be: Backend, residuals: Any, g: Array, *, axis: int) -> tuple[Array,
     g = xp.expand_dims(g, axis=axis)
     to_p = g * p * (ratio - xp.sum(p * ratio, axis=axis, keepdims=True))
     to_q = g * (xp.exp(logq) - p)
-    return xp.astype(to_p, p_logits.dtype, copy=False), xp.astype(to_q, q_logits.dtype, copy=False)
+    return be.cast(to_p, p_logits.dtype), be.cast(to_q, q_logits.dtype)
 
 
 kl.defvjp(lambda be, p, q, *, axis: (kl.function(be, p, q, axis=axis), (p, q)), _kl_vjp)

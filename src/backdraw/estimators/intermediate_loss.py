@@ -127,12 +127,12 @@ class IntermediateLoss(Primitive):
         c = be.stop_gradient(cotangent)
         sources = (cotangent, *residuals[1 : 1 + len(p.parameters)])
         wide = be.wide(x.dtype)  # half precision would lose a small step beside the 1 of the draw
-        x, c = be.xp.astype(x, wide, copy=False), be.xp.astype(c, wide, copy=False)
+        x, c = be.cast(x, wide), be.cast(c, wide)
         q = p.project(x, step_size * c, projection)
         pull = [-score for score in _as_tuple(p.score(q))]
         if control_variate:
             pull = [score + towards for score, towards in zip(_as_tuple(p.score(x)), pull, strict=True)]
-        grads = (be.xp.astype(g, parameter.dtype, copy=False) for g, parameter in zip(pull, p.params, strict=True))
+        grads = (be.cast(g, parameter.dtype) for g, parameter in zip(pull, p.params, strict=True))
         final = [once(be, g, *sources, estimator=self.name) for g in grads]
         return (None, *final, *(None for _ in p.arrays[len(final) :]))
 
