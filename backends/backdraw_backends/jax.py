@@ -128,7 +128,7 @@ def _jax_key(rng: Any) -> Array:
     if rng is None:
         raise InvalidTypeError("rng: JAX has no default source; pass a jax.random key, an int or backdraw.key(seed)")
     typed = isinstance(rng, jax.Array) and jnp.issubdtype(rng.dtype, jax.dtypes.prng_key)
-    if typed and rng.shape != () or _is_raw_key(rng) and rng.ndim != 1:
+    if (typed and rng.shape != ()) or (_is_raw_key(rng) and rng.ndim != 1):
         raise InvalidValueError(f"rng: expected a single key, got keys of shape {rng.shape}")
     if not (typed or _is_raw_key(rng)):
         raise wrong_rng(rng, backend)

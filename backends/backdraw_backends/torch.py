@@ -13,7 +13,7 @@ from torch._C import _are_functorch_transforms_active as transforms_active
 from backdraw.backend import Array, Backend
 from backdraw.errors import InvalidValueError
 from backdraw.primitive import Primitive
-from backdraw.random import MASK, TRANSFORMS, Key, threefry2x32, uniform_of_words, wrong_rng
+from backdraw.random import MASK, TRANSFORMS, Key, threefry2x32, uniform_of_words, words, wrong_rng
 from backdraw_backends import host_noise
 
 _HOST = 1 << 13  # elements: from here on the host's blocks are faster than torch's own generator
@@ -143,7 +143,7 @@ class TorchBackend(Backend):
         y = torch.softmax(x if temperature == 1.0 else x / temperature, -1)
         # Not a number: a row of -inf alone, or finite logits too large to divide. It fills the whole row.
         first = y.detach().select(-1, 0).sum().item()
-        return y if first == first else super().softmax(x, temperature)  # noqa: PLR0124
+        return y if first == first else super().softmax(x, temperature)
 
     def at_least(self, x: Array, bound: float) -> Array:
         """Torch's own kernel."""
@@ -195,9 +195,10 @@ def _generator(rng: Any, device: Any) -> torch.Generator | None:
     if rng is None or isinstance(rng, torch.Generator):
         return rng
     if isinstance(rng, numbers.Integral) and not isinstance(rng, bool):
-        if not 0 <= rng < 1 << 64:
-            raise InvalidValueError(f"rng: expected a seed from 0 to 2**64 - 1, got {rng}")
-        return torch.Generator(device).manual_seed(int(rng))
+        seed = int(rng)
+        if not 0 <= seed < 1 << 64:
+            raise InvalidValueError(f"rng: expected a seed from 0 to 2**64 - 1, got {seed}")
+        return torch.Generator(device).manual_seed(seed)
     raise wrong_rng(rng, backend)
 
 
@@ -205,7 +206,7 @@ def _generator(rng: Any, device: Any) -> torch.Generator | None:
 def _key_words(high: int, low: int, n: int, device: torch.device) -> torch.Tensor:
     """Words of a key, opaque to torch.compile: inlined, 20 rounds of Threefry would grow as 2**20."""
     if device.type == "cpu":
-        return torch.from_numpy(host_noise.words(Key(high, low), 0, n).astype(np.int64))
+        return torch.from_numpy(words(Key(high, low), 0, n).astype(np.int64))
     count = torch.arange(n, dtype=torch.int64, device=device)  # torch has no arithmetic on uint32
     x0, x1 = threefry2x32(high, low, count >> 32, count & MASK, mask=MASK)
     return x0 ^ x1

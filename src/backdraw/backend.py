@@ -44,15 +44,15 @@ class Backend(ABC):
 
     @abstractmethod
     def apply(self, primitive: "Primitive", arrays: tuple[Array, ...], static: dict[str, Any]) -> Array:
-        """The primitive's output, with the primitive's own rule as its gradient."""
+        """Return the primitive's output, with the primitive's own rule as its gradient."""
 
     @abstractmethod
     def stop_gradient(self, x: Array) -> Array:
-        """The same values, with no gradient."""
+        """Return the same values, with no gradient."""
 
     @abstractmethod
     def vjp(self, fn: Callable[..., Any], arrays: tuple[Array, ...]) -> tuple[Any, Callable[[Any], tuple[Array, ...]]]:
-        """The output of ``fn(*arrays)`` and the function that carries a cotangent back to the arrays."""
+        """Return the output of ``fn(*arrays)`` and the function that carries a cotangent back to the arrays."""
 
     @abstractmethod
     def noise(self, kind: str, rng: Any, shape: tuple[int, ...], dtype: Any, device: Any) -> Array:
@@ -126,7 +126,7 @@ class Backend(ABC):
         return xp.astype(xp.expand_dims(index, axis=-1) == places, dtype)
 
     def top_k(self, x: Array, k: int) -> tuple[Array, Array]:
-        """The `k` largest values along the last axis, in descending order, and their indices."""
+        """Return the `k` largest values along the last axis, in descending order, and their indices."""
         index = self.xp.argsort(x, axis=-1, descending=True, stable=True)[..., :k]
         return self.xp.take_along_axis(x, index, axis=-1), index
 
@@ -135,13 +135,13 @@ class Backend(ABC):
         return x if x.dtype == dtype else self.xp.astype(x, dtype)
 
     def wide(self, dtype: Any) -> Any:
-        """The dtype to compute in: float32 for the half-precision types, else `dtype` itself."""
+        """Return the dtype to compute in: float32 for the half-precision types, else `dtype` itself."""
         if dtype == self.xp.float32 or dtype == self.xp.float64:
             return dtype
         return self.xp.float32 if self.xp.finfo(dtype).bits < 32 else dtype
 
     def lowest(self, x: Array) -> float:
-        """The most negative finite number of the dtype of `x`."""
+        """Return the most negative finite number of the dtype of `x`."""
         return float(self.xp.finfo(x.dtype).min)
 
 
@@ -165,7 +165,17 @@ _BY_TYPE: dict[type, Backend] = {}
 
 
 def backend_of(*arrays: Array) -> Backend:
-    """Return the backend that all `arrays` belong to; None among them is passed over.
+    """Return the backend that all `arrays` belong to.
+
+    Parameters
+    ----------
+    *arrays : array or None
+        Arrays of one framework; None is passed over.
+
+    Returns
+    -------
+    Backend
+        Theirs.
 
     Raises
     ------
@@ -197,6 +207,16 @@ _ADAPTERS: dict[str, Any] = {}
 def adapter(name: str) -> Any:
     """Return the adapter module of the framework `name`; the framework is imported with it.
 
+    Parameters
+    ----------
+    name : str
+        One of our own, or the name of an entry point in the group ``backdraw.backends``.
+
+    Returns
+    -------
+    module
+        With a `Backend` named ``backend``.
+
     Raises
     ------
     BackendError
@@ -223,7 +243,7 @@ def _adapter_path(name: str) -> str:
     raise BackendError(f"backend: expected one of {known}, got {name!r}")
 
 
-def _load(root: str, kind: str) -> None:
+def _load(root: str, kind: str) -> None:  # noqa: ARG001
     """Load the adapter of the framework whose module is `root`, if there is one."""
     root = {"jaxlib": "jax"}.get(root, root)
     if root in sys.modules and (root in OURS or any(e.name == root for e in importlib.metadata.entry_points(group=GROUP))):

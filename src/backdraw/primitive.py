@@ -2,7 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from typing import Any
+from typing import Any, overload
 
 from backdraw.backend import Array, Backend, backend_of
 from backdraw.errors import GradientError
@@ -52,8 +52,7 @@ class Primitive(ABC):
         """Return the output's tangent, linear in the inputs' `tangents`; it must be the transpose of `backward`."""
         if not self.symmetric:
             raise GradientError(f"primitive {self.name!r} has no forward-mode rule")
-        tangent = self.backward(be, residuals, tangents[0], **static)[0]
-        return tangent
+        return self.backward(be, residuals, tangents[0], **static)[0]
 
     def __call__(self, *arrays: Array, **static: Any) -> Array:
         """Apply the primitive to arrays of one backend; the keyword arguments are hashable and carry no gradient."""
@@ -95,6 +94,16 @@ class FunctionPrimitive(Primitive):
         if self._bwd is None:
             raise GradientError(f"primitive {self.name!r} has no gradient rule: give it one with {self.name}.defvjp")
         return self._bwd(be, residuals, cotangent, **static)
+
+
+@overload
+def primitive(function: Callable[..., Array], *, native: bool = ..., symmetric: bool = ...) -> FunctionPrimitive: ...
+
+
+@overload
+def primitive(
+    function: None = None, *, native: bool = ..., symmetric: bool = ...
+) -> Callable[[Callable[..., Array]], FunctionPrimitive]: ...
 
 
 def primitive(function: Callable[..., Array] | None = None, *, native: bool = False, symmetric: bool = False) -> Any:

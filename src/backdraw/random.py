@@ -41,7 +41,7 @@ class Key:
         return adapter("jax").key_words(self)
 
     def ints(self) -> tuple[int, int]:
-        """The two words as Python ints; a key that JAX traces has none."""
+        """Return the two words as Python ints; a key that JAX traces has none."""
         return int(self.high), int(self.low)
 
 
@@ -145,7 +145,7 @@ def fold_in(key: Key, data: int) -> Key:
     """
     _check_key(key)
     if not isinstance(key.high, int) or _is_traced(data):
-        return adapter("jax").fold_in(key, data)  # type: ignore[no-any-return]
+        return adapter("jax").fold_in(key, data)
     data = _integer("data", data)
     if not 0 <= data <= MASK:
         raise InvalidValueError(f"data: expected an integer from 0 to 2**32 - 1, got {data}")
@@ -180,8 +180,20 @@ def _check_key(key: Any) -> None:
 def threefry2x32(k0: int, k1: int, x0: Any, x1: Any, *, mask: int | None = None) -> tuple[Any, Any]:
     """Encrypt counters with Threefry-2x32, 20 rounds.
 
-    `x0` and `x1` are uint32 arrays, or with ``mask=MASK`` ints or arrays of 64-bit ints (for frameworks without
-    unsigned arithmetic). Arrays are not kept: their memory is written to.
+    Parameters
+    ----------
+    k0, k1 : int
+        The key.
+    x0, x1 : array of uint32
+        The counters; with ``mask=MASK`` ints or arrays of 64-bit ints (for frameworks without unsigned arithmetic).
+        Arrays are not kept: their memory is written to.
+    mask : int, optional
+        2**32 - 1 where the arithmetic is wider than 32 bits.
+
+    Returns
+    -------
+    tuple of array
+        The two words of each counter.
     """
     ks = (k0, k1, k0 ^ k1 ^ 0x1BD11BDA)
     x0 += ks[0]
@@ -264,7 +276,7 @@ def bits(key: Key, shape: int | tuple[int, ...] = (), width: int = 32) -> np.nda
 # Each transform takes the namespace and uniforms in (0, 1), and says how many uniforms an element takes. A uniform is
 # fine-grained near 0 and coarse near 1: log1p(-u) keeps the upper tail of a Gumbel to 2**-32, log(u) would not.
 TRANSFORMS: dict[str, tuple[int, Callable[..., Array]]] = {
-    "uniform": (1, lambda xp, u: u),
+    "uniform": (1, lambda xp, u: u),  # noqa: ARG005
     "exponential": (1, lambda xp, u: -xp.log1p(-u)),
     "gumbel": (1, lambda xp, u: -xp.log(-xp.log1p(-u))),
     "logistic": (1, lambda xp, u: xp.log(u) - xp.log1p(-u)),

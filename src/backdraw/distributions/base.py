@@ -105,6 +105,6 @@ def perturb(be: Backend, logits: Array, noise: Array) -> Array:  # noqa: ARG001
 
 
 perturb.defvjp(
-    lambda be, logits, noise: (logits + noise, (logits,)),
+    lambda be, logits, noise: (logits + noise, (logits,)),  # noqa: ARG005
     lambda be, residuals, g: (be.cast(g, residuals[0].dtype), None),
 )

@@ -80,7 +80,7 @@ class Bernoulli(Distribution):
         return self.relax(self.logits, temperature)
 
     def support(self) -> tuple[Array, Array]:
-        """The values 0 and 1, shape (2, \\*logits.shape), and their probabilities, of the same shape."""
+        """Return the values 0 and 1, of shape ``(2, *logits.shape)``, and their probabilities, of the same shape."""
         xp = self.backend.xp
         values = xp.stack([xp.zeros_like(self.logits), xp.ones_like(self.logits)])
         return values, both(self.logits)

@@ -115,7 +115,7 @@ class Categorical(Distribution):
         return self.relax(self.utilities, temperature)
 
     def support(self) -> tuple[Array, Array]:
-        """All values, shape (K, \\*logits.shape), and their probabilities, shape (K, \\*batch_shape)."""
+        """Return all values, shape ``(K, *logits.shape)``, and their probabilities, shape ``(K, *batch_shape)``."""
         be = self.backend
         xp, n, ndim = be.xp, self.logits.shape[self.axis], self.logits.ndim
         shape = [n] + [1] * ndim

@@ -20,7 +20,7 @@ def as_distribution(dist: Any, estimator: str, *needs: str) -> Any:
 
 def check_positive(name: str, value: Any, be: Backend, like: Array) -> Any:
     """Return a positive option as a float, or as the scalar array that it is."""
-    if isinstance(value, numbers.Real) and not hasattr(value, "__array_namespace__") or isinstance(value, numbers.Number):
+    if isinstance(value, numbers.Number):
         return _check_number(name, value, be, like)
     try:
         owner = backend_of(value)

@@ -9,7 +9,7 @@ from backdraw.estimators.arguments import as_distribution, check_positive
 from backdraw.estimators.registry import register
 from backdraw.estimators.surrogate import surrogate
 
-_STATED = {
+_STATED: dict[str, Any] = {
     "kind": "draw", "gradient": "biased", "differentiable_f": True, "domain": "discrete",
     "reference": "arXiv 1611.01144, arXiv 1611.00712",
 }  # fmt: skip

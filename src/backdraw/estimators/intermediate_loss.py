@@ -109,7 +109,7 @@ class IntermediateLoss(Primitive):
         """Return the draw as it is."""
         return x, (x, *arrays)
 
-    def backward(
+    def backward(  # type: ignore[override]  # the static arguments by name
         self,
         be: Backend,
         residuals: Any,
@@ -122,8 +122,9 @@ class IntermediateLoss(Primitive):
         control_variate: bool,
     ) -> tuple[Array | None, ...]:
         """Pull the parameters towards the target."""
-        x, *arrays = (None if a is None else be.stop_gradient(a) for a in residuals)
-        p: Any = family.rebuild(arrays, plain)
+        stopped: list[Any] = [None if a is None else be.stop_gradient(a) for a in residuals]
+        x = stopped[0]
+        p: Any = family.rebuild(stopped[1:], plain)
         c = be.stop_gradient(cotangent)
         sources = (cotangent, *residuals[1 : 1 + len(p.parameters)])
         wide = be.wide(x.dtype)  # half precision would lose a small step beside the 1 of the draw

@@ -71,6 +71,16 @@ def register(*, name: str | None = None, **properties: Any) -> Callable[[Callabl
 def estimator(name: str) -> Entry:
     """Return the entry of a name.
 
+    Parameters
+    ----------
+    name : str
+        A key of `ESTIMATORS`.
+
+    Returns
+    -------
+    Entry
+        What is stated of the estimator.
+
     Raises
     ------
     ValueError
