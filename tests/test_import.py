@@ -1,0 +1,81 @@
+"""What `import backdraw` brings in, how long it takes, and the public names. Also run on the built wheel and sdist."""
+
+import importlib.metadata
+import inspect
+import os
+import subprocess
+import sys
+from importlib.resources import files
+
+import pytest
+
+import backdraw
+
+CLASSES = [
+    "BackdrawError", "BackendError", "Bernoulli", "Categorical", "Distribution", "GradientError", "Key", "Primitive",
+]  # fmt: skip
+FUNCTIONS = [
+    "draw", "fold_in", "gumbel_max", "gumbel_softmax", "intermediate_loss", "key", "kl", "primitive", "select", "split",
+    "stop_gradient", "straight_through", "value_and_grad", "vjp",
+]  # fmt: skip
+MODULES = ["backend", "distributions", "errors", "estimators", "gradient", "random", "schedules"]
+
+ELSEWHERE = ["torch", "jax", "jaxlib", "cupy", "scipy", "sklearn", "matplotlib", "typer", "rich"]
+LOADED = f"print([name for name in {ELSEWHERE} if name in sys.modules])"
+
+
+def run(code: str) -> str:
+    """Return what a fresh interpreter prints."""
+    env = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    done = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip()
+
+
+def test_import_loads_no_framework() -> None:
+    assert run(f"import sys, backdraw; {LOADED}") == "[]"
+
+
+def test_drawing_with_numpy_loads_no_other_framework() -> None:
+    assert run(f"import sys, numpy, backdraw; backdraw.draw(numpy.zeros(3), rng=0); {LOADED}") == "[]"
+
+
+def test_import_takes_little_on_top_of_numpy() -> None:
+    code = "import time, numpy; start = time.perf_counter(); import backdraw; print(time.perf_counter() - start)"
+    assert min(float(run(code)) for _ in range(5)) < 0.15
+
+
+def test_public_names() -> None:
+    found = run("import backdraw; print(*(name for name in dir(backdraw) if not name.startswith('_')))").split()
+    assert found == sorted(CLASSES + FUNCTIONS + MODULES)
+
+
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_public_functions_are_documented(name: str) -> None:
+    text = inspect.getdoc(getattr(backdraw, name)) or ""
+    missing = [s for s in ("Parameters", "Returns", "Examples") if f"\n{s}\n{'-' * len(s)}\n" not in text]
+    assert not missing
+
+
+@pytest.mark.parametrize("package", ["backdraw", "backdraw_backends"])
+def test_packages_are_typed(package: str) -> None:
+    assert (files(package) / "py.typed").is_file()
+
+
+def test_metadata_agrees() -> None:
+    try:
+        metadata = importlib.metadata.metadata("backdraw")
+    except importlib.metadata.PackageNotFoundError:
+        pytest.skip("not installed")
+    assert metadata["Version"] == backdraw.__version__
+    hard = {r.split(";")[0].split(">")[0] for r in metadata.get_all("Requires-Dist", []) if "extra ==" not in r}
+    assert hard == {"numpy", "array-api-compat"}
+
+
+def test_entry_points_name_the_adapters() -> None:
+    try:
+        entries = importlib.metadata.distribution("backdraw").entry_points
+    except importlib.metadata.PackageNotFoundError:
+        pytest.skip("not installed")
+    found = {e.name: e.value for e in entries if e.group == "backdraw.backends"}
+    assert found == {name: f"backdraw_backends.{name}" for name in ("numpy", "cupy", "torch", "jax")}
