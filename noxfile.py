@@ -119,12 +119,13 @@ def build(session: nox.Session) -> None:
     check = Path("tests/test_import.py").resolve()
     for archive in (*dist.glob("*.whl"), *dist.glob("*.tar.gz")):
         venv = dist / archive.suffix.strip(".")
-        python = str(venv / ("Scripts" if sys.platform == "win32" else "bin") / "python")
+        scripts = venv / ("Scripts" if sys.platform == "win32" else "bin")
+        python, command = str(scripts / "python"), str(scripts / "backdraw")
         session.run("python", "-m", "venv", str(venv))
         session.run(python, "-m", "pip", "install", "-q", f"{archive}[cli]", "pytest", external=True)
         with session.chdir(dist):
             session.run(python, "-m", "pytest", "--noconftest", "-o", "pythonpath=", str(check), external=True)
-            session.run(python, "-m", "backdraw.cli", "--help", external=True, silent=True)
+            session.run(command, "--help", external=True, silent=True)
 
 
 @nox.session
