@@ -5,7 +5,7 @@ import importlib.metadata
 import sys
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, nullcontext, suppress
 from typing import TYPE_CHECKING, Any
 
 from backdraw.errors import BackendError, InvalidTypeError
@@ -252,9 +252,18 @@ def _load(root: str, kind: str) -> None:  # noqa: ARG001
             _SEEN.add(array_type)
 
 
-# torch.compile cannot trace an import. This mark (what torch.compiler.assume_constant_result sets) has it run `_load`
+def load_imported() -> None:
+    """Load the adapters of all frameworks that the program has imported, before their first array is seen."""
+    for name in OURS:
+        if name in sys.modules and name not in _ADAPTERS:
+            with suppress(BackendError):  # who uses its arrays will be told
+                _load(name, "")
+
+
+# torch.compile cannot trace an import. This mark (what torch.compiler.assume_constant_result sets) has it run these
 # while tracing instead, so that the first call of a process may already be inside a compiled function.
 _load._dynamo_marked_constant = True  # type: ignore[attr-defined]
+load_imported._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
 
 def _learn(x: Array) -> None:

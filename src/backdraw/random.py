@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from backdraw.backend import Array, Backend, adapter
+from backdraw.backend import Array, Backend, adapter, load_imported
 from backdraw.errors import InvalidTypeError, InvalidValueError
 
 MASK = 0xFFFFFFFF
@@ -74,6 +74,7 @@ def key(seed: int) -> Key:
     seed = _integer("seed", seed)
     if not -(2**63) <= seed < 2**64:
         raise InvalidValueError(f"seed: expected an integer that fits in 64 bits, got {seed}")
+    load_imported()  # JAX must know keys as pytrees before the first one goes into jax.jit
     return Key((seed >> 32) & MASK, seed & MASK)
 
 
