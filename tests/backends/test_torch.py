@@ -1,0 +1,246 @@
+"""One primitive under every transformation of torch."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+from helpers import run_python
+from user_primitives import cube, exp, power, scaled, soft, sort, x_sin
+
+import backdraw
+
+torch: Any = pytest.importorskip("torch")
+pytestmark = [
+    pytest.mark.needs("torch"),
+    pytest.mark.filterwarnings(r"ignore:[\s\S]*torch\.jit\.script:DeprecationWarning"),  # torch's own, in jvp
+    pytest.mark.filterwarnings(r"ignore:[\s\S]*should not be instantiated:DeprecationWarning"),  # and in torch.compile
+]
+
+X = torch.tensor(np.random.default_rng(0).normal(size=(3, 4)))
+LOGITS = X.clone()
+KEY = backdraw.key(1)
+PRIMITIVES: dict[str, Any] = {
+    "cube": cube,
+    "exp": exp,
+    "x_sin": lambda x: x_sin(x, factor=2.0),
+    "sort": sort,
+    "soft": soft,
+    "power": lambda x: power(x, n=3),
+    "chain": lambda x: exp(soft(cube(x))),
+}
+ESTIMATORS: dict[str, Any] = {
+    "gumbel_softmax": lambda x: backdraw.gumbel_softmax(x, temperature=0.7, rng=KEY),
+    "gumbel_softmax_hard": lambda x: backdraw.gumbel_softmax(x, temperature=0.7, hard=True, rng=KEY),
+    "straight_through": lambda x: backdraw.straight_through(x, rng=KEY),
+    "select": lambda x: backdraw.select(x),
+    "bernoulli": lambda x: backdraw.gumbel_softmax(backdraw.Bernoulli(x), temperature=0.7, rng=KEY),
+}
+
+
+def leaf(x: Any = X) -> Any:
+    return x.clone().requires_grad_()
+
+
+@pytest.mark.parametrize("name", PRIMITIVES)
+def test_gradcheck(name: str) -> None:
+    assert torch.autograd.gradcheck(PRIMITIVES[name], leaf())
+
+
+@pytest.mark.parametrize("name", PRIMITIVES)
+def test_gradgradcheck(name: str) -> None:
+    assert torch.autograd.gradgradcheck(PRIMITIVES[name], leaf())
+
+
+def test_gradcheck_of_relaxed_draws() -> None:
+    temperature = torch.tensor(0.7, dtype=torch.float64, requires_grad=True)
+    for dist in (backdraw.Categorical, backdraw.Bernoulli):
+
+        def draw(x: Any, t: Any, dist: Any = dist) -> Any:
+            return backdraw.gumbel_softmax(dist(x), temperature=t, rng=KEY)
+
+        assert torch.autograd.gradcheck(draw, (leaf(), temperature))
+        assert torch.autograd.gradgradcheck(draw, (leaf(), temperature))
+
+
+def test_none_gradients() -> None:
+    a, b, c = leaf(), leaf(), leaf()
+    scaled(a, b, c).sum().backward()
+    assert torch.equal(a.grad, b.detach())
+    assert b.grad is None
+    assert torch.equal(c.grad, torch.ones_like(c))
+
+
+def test_no_gradient_wanted() -> None:
+    with torch.no_grad():
+        assert not exp(leaf()).requires_grad
+    assert not exp(X).requires_grad
+
+
+def test_backward_twice_and_retained_graph() -> None:
+    x = leaf()
+    y = exp(x).sum()
+    y.backward(retain_graph=True)
+    y.backward()
+    torch.testing.assert_close(x.grad, 2 * torch.exp(X))
+
+
+def test_parameters() -> None:
+    w = torch.nn.Parameter(X.clone())
+    exp(w).sum().backward()
+    torch.testing.assert_close(w.grad, torch.exp(X))
+
+
+@pytest.mark.parametrize("name", [*PRIMITIVES, *ESTIMATORS])
+def test_func_grad_and_vmap(name: str) -> None:
+    f = {**PRIMITIVES, **ESTIMATORS}[name]
+    weight = torch.arange(12.0, dtype=torch.float64).reshape(3, 4)
+    x = leaf()
+    (f(x) * weight).sum().backward()
+    torch.testing.assert_close(torch.func.grad(lambda x: (f(x) * weight).sum())(X), x.grad)
+    if name in PRIMITIVES:
+        torch.testing.assert_close(torch.func.vmap(f)(X), f(X))
+        row_grad = torch.func.vmap(torch.func.grad(lambda x, w: (f(x) * w).sum()))
+        torch.testing.assert_close(row_grad(X, weight), x.grad)
+    else:
+        batch = torch.stack([X, 2 * X])
+        together = torch.func.vmap(f, randomness="same")(batch)
+        torch.testing.assert_close(together, torch.stack([f(X), f(2 * X)]))
+
+
+@pytest.mark.parametrize("name", ["soft", *ESTIMATORS])
+def test_func_jvp(name: str) -> None:
+    f = {**PRIMITIVES, **ESTIMATORS}[name]
+    v, w = torch.cos(X), torch.sin(3 * X)
+    value, tangent = torch.func.jvp(f, (X,), (v,))
+    torch.testing.assert_close(value, f(X))
+    _, pullback = torch.func.vjp(f, X)
+    torch.testing.assert_close((tangent * w).sum(), (pullback(w)[0] * v).sum())
+    assert tangent.abs().sum() > 0.1
+
+
+@pytest.mark.parametrize("name", ["cube", "exp", "soft", "chain"])
+def test_func_hessian(name: str) -> None:
+    f, x = PRIMITIVES[name], X[0]
+    ours = torch.func.hessian(lambda x: (f(x) * torch.arange(4.0)).sum()) if name in ("soft",) else None
+    plain: Any = {
+        "cube": lambda x: x**3,
+        "exp": torch.exp,
+        "soft": lambda x: torch.softmax(x, -1),
+        "chain": lambda x: torch.exp(torch.softmax(x**3, -1)),
+    }[name]
+    expected = torch.func.hessian(lambda x: (plain(x) * torch.arange(4.0)).sum())(x)
+    if ours is not None:
+        torch.testing.assert_close(ours(x), expected)
+    reverse = torch.func.jacrev(torch.func.jacrev(lambda x: (f(x) * torch.arange(4.0)).sum()))
+    torch.testing.assert_close(reverse(x), expected)
+
+
+def test_hessian_through_a_relaxed_draw() -> None:
+    weight = torch.arange(4.0, dtype=torch.float64)
+
+    def ours(x: Any) -> Any:
+        return (backdraw.gumbel_softmax(x, temperature=0.7, rng=KEY) ** 2 * weight).sum()
+
+    noise = backdraw.Categorical(X[0]).perturb_noise(KEY)
+    expected = torch.func.hessian(lambda x: (torch.softmax((x + noise) / 0.7, -1) ** 2 * weight).sum())(X[0])
+    torch.testing.assert_close(torch.func.hessian(ours)(X[0]), expected)
+
+
+@pytest.mark.parametrize("name", [*PRIMITIVES, *ESTIMATORS])
+def test_compile_fullgraph(name: str) -> None:
+    torch._dynamo.reset()
+    f = {**PRIMITIVES, **ESTIMATORS}[name]
+    compiled = torch.compile(f, fullgraph=True, backend="aot_eager")
+    x, y = leaf(), leaf()
+    out = compiled(x)
+    torch.testing.assert_close(out, f(y))
+    (out * torch.cos(X)).sum().backward()
+    (f(y) * torch.cos(X)).sum().backward()
+    torch.testing.assert_close(x.grad, y.grad)
+
+
+@pytest.mark.parametrize("backend", ["eager", "inductor"])
+def test_compile_with_own_generator(backend: str) -> None:
+    torch._dynamo.reset()
+
+    @torch.compile(fullgraph=True, backend=backend)
+    def step(x: Any, t: Any) -> Any:
+        soft = backdraw.gumbel_softmax(x, temperature=t)
+        hard = backdraw.straight_through(x, temperature=t)
+        return soft, hard, (soft * hard * torch.cos(x)).sum()
+
+    x, t = leaf(X.float()), torch.tensor(0.5, requires_grad=True)
+    torch.manual_seed(0)
+    soft, hard, loss = step(x, t)
+    again = step(x, t)
+    loss.backward()
+    torch.testing.assert_close(soft.sum(-1), torch.ones(3))
+    assert torch.equal(hard, (hard == hard.max(-1, keepdim=True).values).float())
+    assert not torch.equal(soft, again[0])  # fresh noise at each call
+    assert x.grad.abs().sum() > 0
+    assert t.grad.abs() > 0
+
+
+def test_compiled_law() -> None:
+    torch._dynamo.reset()
+    p = torch.tensor([0.1, 0.2, 0.3, 0.4])
+    logits = p.log().expand(50_000, 4).contiguous()
+    torch.manual_seed(1)
+    for f in (backdraw.draw, backdraw.gumbel_max):
+        count = torch.compile(f, fullgraph=True, backend="eager")(logits).sum(0)
+        z = (count - 50_000 * p) / (50_000 * p * (1 - p)).sqrt()
+        assert z.abs().max() < 5
+
+
+def test_cold_first_call_inside_compile() -> None:
+    # Nothing of backdraw has seen a tensor before, and backdraw was imported before torch.
+    code = """
+import backdraw, torch
+@torch.compile(fullgraph=True, backend="aot_eager")
+def f(x):
+    return backdraw.gumbel_softmax(x, temperature=0.5, rng=backdraw.key(0)).square().sum()
+x, y = (torch.ones(3, 4, requires_grad=True) for _ in range(2))
+f(x).backward()
+backdraw.gumbel_softmax(y, temperature=0.5, rng=backdraw.key(0)).square().sum().backward()
+torch.testing.assert_close(x.grad, y.grad)
+key = backdraw.key(1)
+torch._dynamo.reset()
+print(torch.equal(torch.compile(lambda x: backdraw.draw(x, rng=key), fullgraph=True, backend="eager")(x), backdraw.draw(x, rng=key)))
+"""
+    assert run_python(code) == "True"
+
+
+def test_cold_key_outside_compile() -> None:
+    code = """
+import backdraw, torch
+key = backdraw.Key(0, 3)  # made by hand: no adapter is loaded before the compiled call
+f = torch.compile(lambda x: backdraw.draw(x, rng=key), fullgraph=True, backend="eager")
+print(torch.equal(f(torch.zeros(5)), backdraw.draw(torch.zeros(5), rng=key)))
+"""
+    assert run_python(code) == "True"
+
+
+def test_second_derivative_under_compile_is_an_error_and_no_zero() -> None:
+    torch._dynamo.reset()
+    x = leaf()
+    out = torch.compile(lambda x: backdraw.intermediate_loss(x, rng=KEY), fullgraph=True, backend="aot_eager")(x)
+    (grad,) = torch.autograd.grad((out**2).sum(), x, create_graph=True)
+    with pytest.raises(RuntimeError):
+        grad.sum().backward()
+
+
+def test_half_precision_backward() -> None:
+    for dtype in (torch.float16, torch.bfloat16):
+        x = X.to(dtype).requires_grad_()
+        y = backdraw.gumbel_softmax(x, rng=KEY)
+        assert y.dtype == dtype
+        y.square().sum().backward()
+        assert x.grad.dtype == dtype
+        assert x.grad.isfinite().all()
+
+
+def test_caller_keeps_requires_grad() -> None:
+    x = leaf()
+    backdraw.straight_through(x, rng=KEY)
+    assert x.requires_grad
+    assert x.is_leaf
