@@ -1,6 +1,7 @@
 """Loops over blocks of host memory that stay in cache, on as many threads as the user allows."""
 
 import os
+import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -23,8 +24,30 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_forget_pool)
 
 
+class _Limit(threading.local):
+    threads: int | None = None
+
+
+_limit = _Limit()
+
+
+class limit_threads:  # noqa: N801  (a context manager; contextlib's costs more than the calls that it is wrapped around)
+    """Use no more than so many threads inside: for a framework with a setting of its own."""
+
+    def __init__(self, threads: int) -> None:
+        self.threads = threads
+
+    def __enter__(self) -> None:
+        self.before, _limit.threads = _limit.threads, self.threads
+
+    def __exit__(self, *error: object) -> None:
+        _limit.threads = self.before
+
+
 def allowed_threads() -> int:
     """Return the number of threads: the processors this process may use, and no more than OMP_NUM_THREADS."""
+    if _limit.threads is not None:
+        return _limit.threads
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     limit = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0]
     return max(1, min(cores, int(limit))) if limit.isdigit() else cores

@@ -8,7 +8,6 @@ import math
 import numbers
 from collections.abc import Callable
 from functools import cache
-from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -21,6 +20,8 @@ from backdraw_backends.blocks import BLOCK, CHUNK, allowed_threads, run
 # A source gives the words of one chunk: a function of (plane, start, stop), called in ascending order of start.
 Words = Callable[[int, int, int], np.ndarray]
 Source = Callable[[int, int], Words]
+
+FEW = 1 << 12  # elements: up to here a generator's own exponentials are faster than words and logarithms
 
 
 @cache
@@ -95,13 +96,13 @@ def seeded_source(seed: list[int]) -> Source:
     return chunk
 
 
-def noise(kind: str, source: Source, shape: tuple[int, ...], dtype: Any, threads: int | None = None) -> np.ndarray:
+def noise(kind: str, source: Source, shape: tuple[int, ...], dtype: Any) -> np.ndarray:
     """Noise of `kind` as a fresh NumPy array of float32 or float64."""
     planes, transform = TRANSFORMS[kind]
     n = math.prod(shape)
     if n <= BLOCK:
         chunk = source(0, n)
-        return transform(NP, *(_uniform(chunk(p, 0, n), dtype) for p in range(planes))).reshape(shape)
+        return transform(np, *(_uniform(chunk(p, 0, n), dtype) for p in range(planes))).reshape(shape)
     out = np.empty(n, dtype)
     source(0, n)  # seeds child streams here, once, and not on whichever thread comes first
 
@@ -110,13 +111,18 @@ def noise(kind: str, source: Source, shape: tuple[int, ...], dtype: Any, threads
         end = min(n, (index + 1) * CHUNK)
         for start in range(index * CHUNK, end, BLOCK):
             stop = min(end, start + BLOCK)
-            out[start:stop] = transform(NP, *(_uniform(chunk(p, start, stop), dtype) for p in range(planes)))
+            out[start:stop] = transform(np, *(_uniform(chunk(p, start, stop), dtype) for p in range(planes)))
 
-    run(task, -(-n // CHUNK), (allowed_threads() if threads is None else threads) if n >= CHUNK else 1)
+    run(task, -(-n // CHUNK), allowed_threads() if n >= CHUNK else 1)
     return out.reshape(shape)
 
 
-NP: ModuleType = np
+def little_noise(kind: str, rng: np.random.Generator, shape: tuple[int, ...], dtype: Any) -> np.ndarray | None:
+    """Noise in few calls, or None if there is no short way: for few elements, the calls are what it costs."""
+    if kind not in ("exponential", "gumbel") or math.prod(shape) > FEW:
+        return None
+    e = np.maximum(rng.standard_exponential(shape), 2.0**-60)  # in float64; it can be 0
+    return (e if kind == "exponential" else np.negative(np.log(e, out=e), out=e)).astype(dtype, copy=False)
 
 
 def _uniform(words: np.ndarray, dtype: Any) -> np.ndarray:

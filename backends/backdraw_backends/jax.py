@@ -110,7 +110,8 @@ def _with_rule(primitive: Primitive, items: tuple[tuple[str, Any], ...]) -> Call
 
     def rule(arrays: tuple[Array, ...], tangents: tuple[Array, ...]) -> tuple[Array, Array]:
         out, residuals = primitive.forward(backend, *arrays, **static)
-        return out, primitive.pushforward(backend, residuals, tangents, **static)
+        tangent = primitive.pushforward(backend, residuals, tangents, **static)
+        return out, tangent.astype(out.dtype)  # the rule may give it the dtype of the input
 
     with_jvp = jax.custom_jvp(function)
     with_jvp.defjvp(rule)

@@ -7,6 +7,7 @@ import array_api_compat.numpy as xp
 import numpy as np
 
 from backdraw.backend import Array
+from backdraw.random import Key
 from backdraw_backends import blocks, host_noise
 from backdraw_backends.standard import StandardBackend
 from backdraw_backends.tape import Tape, active_tapes
@@ -101,11 +102,19 @@ class NumPyBackend(StandardBackend):
 
     def noise(self, kind: str, rng: Any, shape: tuple[int, ...], dtype: Any, device: Any) -> Array:  # noqa: ARG002
         """Noise from NumPy's generators or a key."""
+        if not isinstance(rng, Key):
+            rng = host_noise.generator(rng, self)
+            little = host_noise.little_noise(kind, rng, shape, dtype)
+            if little is not None:
+                return little
         return host_noise.noise(kind, host_noise.source(rng, self), shape, dtype)
 
     def rowwise(self, body: Callable[..., Array], *arrays: Array, **static: Any) -> Array:
         """Run the body on blocks of rows."""
-        plain = tuple(self.raw(x) for x in arrays)
+        plain = tuple(map(self.raw, arrays))
+        if plain[0].size < blocks.BLOCK:
+            with np.errstate(over="ignore"):
+                return body(self, *plain, **static)
         return blocks.map_rows(lambda *parts: body(self, *parts, **static), plain)
 
     def softmax(self, x: Array, temperature: float = 1.0) -> Array:
@@ -114,11 +123,21 @@ class NumPyBackend(StandardBackend):
 
     def softmax_vjp(self, y: Array, g: Array, temperature: float = 1.0) -> Array:
         """Pull a cotangent back, in place on each block."""
+        if y.size < blocks.BLOCK:
+            return _softmax_vjp(self, self.raw(y), self.raw(g), temperature=temperature)
         return self.rowwise(_softmax_vjp, y, g, temperature=temperature)
+
+    def is_floating(self, dtype: Any) -> bool:
+        """Look at the kind."""
+        return dtype.kind == "f"
 
     def at_least(self, x: Array, bound: float) -> Array:
         """NumPy's maximum."""
         return np.maximum(x, bound)
+
+    def one_hot(self, index: Array, n: int, dtype: Any) -> Array:
+        """Compare in two calls."""
+        return np.equal(index[..., np.newaxis], np.arange(n)).astype(dtype)
 
     def cumsum(self, x: Array) -> Array:
         """NumPy's own."""

@@ -4,6 +4,7 @@ It records primitives, and only those, by the identity of the arrays that went i
 """
 
 import threading
+import weakref
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -20,7 +21,7 @@ class Record(NamedTuple):
     primitive: Primitive
     static: dict[str, Any]
     inputs: list[int | None]
-    shapes: list[Any]
+    shapes: list[tuple[int, ...]]
     residuals: tuple[Any, ...]
     output: int
 
@@ -30,18 +31,24 @@ class Tape:
 
     def __init__(self) -> None:
         self.records: list[Record] = []
-        self.places: dict[int, int] = {}  # id of an array -> its place
-        self.alive: list[Array] = []  # an id is unique only while its array lives
+        self.size = 0
+        # By id, which is unique only while the array lives: hence the weak reference, so that the tape keeps no memory.
+        self._places: dict[int, tuple[Callable[[], Array], int]] = {}
 
     def place(self, x: Array) -> int | None:
         """Return the place of an array on the tape, or None."""
-        return self.places.get(id(x))
+        found = self._places.get(id(x))
+        return found[1] if found is not None and found[0]() is x else None
 
     def add(self, x: Array, place: int | None = None) -> int:
         """Track an array, at a new place or as another name of one."""
-        place = len(self.alive) if place is None else place
-        self.places[id(x)] = place
-        self.alive.append(x)
+        if place is None:
+            place, self.size = self.size, self.size + 1
+        try:
+            reference: Callable[[], Array] = weakref.ref(x)
+        except TypeError:  # this kind of array has none
+            reference = lambda: x  # noqa: E731
+        self._places[id(x)] = reference, place
         return place
 
 
@@ -60,23 +67,22 @@ def active_tapes() -> list[Tape]:
 
 def apply(be: Any, primitive: Primitive, arrays: tuple[Array, ...], static: dict[str, Any]) -> Array:
     """Run the primitive, and record it on every tape that tracks one of its inputs."""
-    out, residuals = primitive.forward(be, *(be.raw(x) for x in arrays), **static)
+    out, residuals = primitive.forward(be, *map(be.raw, arrays), **static)
     out = be.raw(out)
     tracking = []
-    for tape in active_tapes():
-        places = [None if x is None else tape.place(x) for x in arrays]
+    for tape in _active.tapes:
+        places = [tape.place(x) for x in arrays]
         for x, place in zip(arrays, places, strict=True):
-            origin = be.broken(x, tape) if place is None else None
-            if origin is not None:
+            if place is None and (origin := be.broken(x, tape)) is not None:
                 raise GradientError(
                     f"the chain of gradients broke before {primitive.name}: an argument of shape {tuple(x.shape)} came from "
                     f"{origin} applied to a tracked array, which backdraw.vjp does not record. {ADVICE}"
                 )
-        if any(place is not None for place in places):
+        if places.count(None) < len(places):
             tracking.append((tape, places))
     if tracking:
         out = be.track(out, tracking[-1][0])
-        shapes = [None if x is None else x.shape for x in arrays]
+        shapes = [() if x is None else x.shape for x in arrays]
         for tape, places in tracking:
             tape.records.append(Record(primitive, static, places, shapes, residuals, tape.add(out)))
     return out
@@ -128,7 +134,7 @@ def vjp(be: Any, fn: Callable[..., Any], arrays: tuple[Array, ...]) -> tuple[Any
 
 
 def _pull(be: Any, record: Record, grads: dict[int, Array]) -> None:
-    cotangent = grads[record.output]
+    cotangent = grads.pop(record.output)  # complete: what consumed it was recorded later
     for place, shape, g in zip(
         record.inputs, record.shapes, record.primitive.backward(be, record.residuals, cotangent, **record.static), strict=True
     ):

@@ -15,8 +15,11 @@ from backdraw.errors import InvalidValueError
 from backdraw.primitive import Primitive
 from backdraw.random import MASK, TRANSFORMS, Key, threefry2x32, uniform_of_words, words, wrong_rng
 from backdraw_backends import host_noise
+from backdraw_backends.blocks import limit_threads
+from backdraw_backends.numpy import backend as on_numpy
 
-_HOST = 1 << 13  # elements: from here on the host's blocks are faster than torch's own generator
+_WORDS = 1 << 13  # elements: from here on NumPy's generators pay for their seeding
+_ROWS = 1 << 16  # elements: from here on NumPy's blocks of rows, on torch's memory, beat torch's kernels
 
 
 class _Apply(torch.autograd.Function):
@@ -55,7 +58,7 @@ class _Apply(torch.autograd.Function):
         static, saved, n = dict(ctx.static), ctx.saved_tensors, ctx.count
         residuals = tuple(None if i is None else saved[i] for i in ctx.places)
         grads = [None] * n if g is None else list(ctx.primitive.backward(backend, residuals, g, **static))
-        wanted = [j for j, x in enumerate(g_extra[:-1]) if x is not None]
+        wanted = [j for j, x in enumerate(g_extra[:-1]) if x is not None and saved[n + 1 + j].is_floating_point()]
         if wanted:  # a second derivative: that of the residuals, computed again from the inputs
             inputs, extra = _residuals_again(ctx, saved[:n], wanted)
             pullback = torch.func.vjp(extra, *(saved[i] for i in inputs))[1]
@@ -112,11 +115,19 @@ class TorchBackend(Backend):
         return isinstance(x, torch.Tensor)
 
     def apply(self, primitive: Primitive, arrays: tuple[Array, ...], static: dict[str, Any]) -> Array:
-        """Leave true derivatives to torch; give a surrogate's rule by the autograd.Function."""
-        if primitive.native:
+        """Leave true derivatives to torch, unless blocks of rows are faster; give other rules by the autograd.Function."""
+        if primitive.native and not _on_host(arrays):
             return primitive.forward(self, *arrays, **static)[0]
         function = _ApplyForward if transforms_active() else _Apply
         return function.apply(primitive, tuple(static.items()), *arrays)[0]
+
+    def surrogate(self, primitive: Primitive, hard: Array, soft: Array) -> Array:
+        """Take a copy of `soft` and set its data: a quarter of what an autograd.Function costs, where that is the cost."""
+        if torch.compiler.is_compiling() or soft.numel() >= _ROWS or transforms_active():
+            return self.apply(primitive, (hard, soft), {})
+        out = soft.clone()
+        out.data = hard
+        return out
 
     def stop_gradient(self, x: Array) -> Array:
         """Detach."""
@@ -136,14 +147,32 @@ class TorchBackend(Backend):
         """Say yes under torch.compile, whose backward graphs cannot be differentiated."""
         return torch.compiler.is_compiling()
 
+    def rowwise(self, body: Callable[..., Array], *arrays: Array, **static: Any) -> Array:
+        """Run the body, by NumPy where that is faster."""
+        if _free(arrays, 0):  # calls to NumPy cost less, so it is also faster for few elements
+            return _by_numpy(on_numpy.rowwise, body, *arrays, **static)
+        return body(self, *arrays, **static)
+
     def softmax(self, x: Array, temperature: float = 1.0) -> Array:
-        """Torch's own kernel where its result is a number; the shifted form where it is not."""
+        """Torch's own kernel where its result is a number, the shifted form where it is not; NumPy's where faster."""
+        if _free((x,)):
+            return _by_numpy(on_numpy.softmax, x, temperature=temperature)
         if torch.compiler.is_compiling() or x.device.type != "cpu" or transforms_active():
             return super().softmax(x, temperature)
         y = torch.softmax(x if temperature == 1.0 else x / temperature, -1)
         # Not a number: a row of -inf alone, or finite logits too large to divide. It fills the whole row.
-        first = y.detach().select(-1, 0).sum().item()
-        return y if first == first else super().softmax(x, temperature)
+        first = np.add.reduce(y.detach().numpy()[..., 0], axis=None)
+        return y if first == first else super().softmax(x, temperature)  # noqa: PLR0124
+
+    def softmax_vjp(self, y: Array, g: Array, temperature: float = 1.0) -> Array:
+        """NumPy's where faster."""
+        if _free((y, g)):
+            return _by_numpy(on_numpy.softmax_vjp, y, g, temperature=temperature)
+        return super().softmax_vjp(y, g, temperature)
+
+    def is_floating(self, dtype: Any) -> bool:
+        """Ask the dtype."""
+        return dtype.is_floating_point
 
     def at_least(self, x: Array, bound: float) -> Array:
         """Torch's own kernel."""
@@ -179,16 +208,40 @@ class TorchBackend(Backend):
         if not eager or transforms_active():
             words = torch.randint(0, 1 << 32, (planes, *shape), generator=generator, device=device)
             return transform(torch, *uniform_of_words(self, words, dtype).unbind())
-        if n >= _HOST:
+        if n >= _WORDS:
             seed = torch.randint(0, 1 << 32, (4,), generator=generator).tolist()
             return self._host_noise(kind, host_noise.seeded_source(seed), shape, dtype)
-        # Few elements: the number of calls counts. torch.rand in float64 has bits enough, and can be 0.
+        # Few elements: the number of calls counts. Both sources have more bits than float32, and can be 0.
+        if kind in ("exponential", "gumbel"):
+            e = torch.empty(shape, dtype=dtype).exponential_(generator=generator).clamp_min_(1e-37)
+            return e if kind == "exponential" else e.log_().neg_()
         u = torch.rand((planes, *shape), generator=generator, dtype=torch.float64).clamp_min_(2.0**-54)
         return transform(torch, *u.unbind()).to(dtype)
 
     def _host_noise(self, kind: str, source: Any, shape: tuple[int, ...], dtype: Any) -> Array:
         wide = np.float64 if dtype == torch.float64 else np.float32
-        return torch.from_numpy(host_noise.noise(kind, source, shape, wide, torch.get_num_threads()))
+        return _by_numpy(host_noise.noise, kind, source, shape, wide)
+
+
+def _on_host(arrays: tuple[Array, ...], size: int = _ROWS) -> bool:
+    """Whether these are plain CPU tensors of a dtype that NumPy has, and so many elements."""
+    if arrays[0].numel() < size or torch.compiler.is_compiling() or transforms_active():
+        return False
+    return all(x is not None and x.device.type == "cpu" and x.dtype in (torch.float32, torch.float64) for x in arrays)
+
+
+def _free(arrays: tuple[Array, ...], size: int = _ROWS) -> bool:
+    """Whether NumPy may compute instead: no gradient of torch's own is wanted."""
+    if torch.is_grad_enabled() and any(x.requires_grad for x in arrays):
+        return False
+    return _on_host(arrays, size)
+
+
+def _by_numpy(f: Callable[..., Array], *arguments: Any, **static: Any) -> Array:
+    """Call a function of the NumPy backend on the same memory, on as many threads as torch is set to."""
+    with limit_threads(torch.get_num_threads()):
+        out = f(*(x.detach().numpy() if isinstance(x, torch.Tensor) else x for x in arguments), **static)
+    return torch.from_numpy(out)
 
 
 def _generator(rng: Any, device: Any) -> torch.Generator | None:

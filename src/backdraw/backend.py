@@ -46,6 +46,10 @@ class Backend(ABC):
     def apply(self, primitive: "Primitive", arrays: tuple[Array, ...], static: dict[str, Any]) -> Array:
         """Return the primitive's output, with the primitive's own rule as its gradient."""
 
+    def surrogate(self, primitive: "Primitive", hard: Array, soft: Array) -> Array:
+        """``primitive(hard, soft)``, which has the value of `hard` and the gradient of `soft`."""
+        return self.apply(primitive, (hard, soft), {})
+
     @abstractmethod
     def stop_gradient(self, x: Array) -> Array:
         """Return the same values, with no gradient."""
@@ -129,6 +133,10 @@ class Backend(ABC):
         """Return the `k` largest values along the last axis, in descending order, and their indices."""
         index = self.xp.argsort(x, axis=-1, descending=True, stable=True)[..., :k]
         return self.xp.take_along_axis(x, index, axis=-1), index
+
+    def is_floating(self, dtype: Any) -> bool:
+        """Whether a dtype is one of real floating numbers."""
+        return self.xp.isdtype(dtype, "real floating")  # type: ignore[no-any-return]
 
     def cast(self, x: Array, dtype: Any) -> Array:
         """`x` itself where it has the dtype, else a copy in it."""

@@ -47,7 +47,7 @@ def vjp(fn: Callable[..., Any], *arrays: Array) -> tuple[Any, Callable[[Any], tu
     """
     be = backend_of(*arrays)
     for i, x in enumerate(arrays):
-        if not be.xp.isdtype(x.dtype, "real floating"):
+        if not be.is_floating(x.dtype):
             raise InvalidTypeError(f"arrays: expected real floating arrays, got {x.dtype} at position {i}")
     return be.vjp(fn, arrays)
 

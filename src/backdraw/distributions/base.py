@@ -48,8 +48,8 @@ class Distribution:
 
     @property
     def backend(self) -> Backend:
-        """The backend of the parameters."""
-        return backend_of(*self.params)
+        """The backend of the parameters, which are of one framework."""
+        return backend_of(getattr(self, self.parameters[0]))
 
     def replace(self, **changes: Any) -> Self:
         """Return a copy with some fields changed, and nothing checked again."""
@@ -85,7 +85,7 @@ def check_logits(x: Array, *, name: str = "logits") -> Backend:
         be = backend_of(x)
     except InvalidTypeError as error:
         raise InvalidTypeError(f"{name}: {error}") from None
-    if not be.xp.isdtype(x.dtype, "real floating"):
+    if not be.is_floating(x.dtype):
         raise InvalidTypeError(f"{name}: expected a real floating dtype, got {x.dtype} of shape {tuple(x.shape)}")
     return be
 
@@ -99,12 +99,16 @@ def check_shape(shape: Any) -> tuple[int, ...]:
 
 
 @primitive(native=True)
-def perturb(be: Backend, logits: Array, noise: Array) -> Array:  # noqa: ARG001
+def perturb(be: Backend, logits: Array, noise: Array) -> Array:
     """Logits plus noise, in the wider of their dtypes."""
-    return logits + noise
+    return be.rowwise(_add, logits, noise)
+
+
+def _add(be: Backend, a: Array, b: Array) -> Array:  # noqa: ARG001
+    return a + b
 
 
 perturb.defvjp(
-    lambda be, logits, noise: (logits + noise, (logits,)),  # noqa: ARG005
+    lambda be, logits, noise: (be.rowwise(_add, logits, noise), (logits,)),
     lambda be, residuals, g: (be.cast(g, residuals[0].dtype), None),
 )

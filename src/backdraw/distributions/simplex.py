@@ -28,11 +28,10 @@ def inverse_cdf(be: Backend, logits: Array, uniform: Array) -> Array:
     return be.one_hot(index, logits.shape[-1], logits.dtype)
 
 
-def argmax(be: Backend, u: Array, *, dtype: Any) -> Array:
+def argmax(be: Backend, u: Array) -> Array:
     """One-hot of the largest entry; zeros in a row of -inf alone."""
-    xp = be.xp
-    x = be.one_hot(xp.argmax(u, axis=-1), u.shape[-1], dtype)
-    return xp.where(u == -xp.inf, 0.0, x)
+    x = be.one_hot(be.xp.argmax(u, axis=-1), u.shape[-1], u.dtype)
+    return be.xp.where(u == -be.xp.inf, 0.0, x)
 
 
 def normalize(be: Backend, y: Array, x: Array) -> Array:  # noqa: ARG001
@@ -92,8 +91,9 @@ def _tempered(be: Backend, u: Array, temperature: Array, axis: int) -> tuple[Arr
     top = be.stop_gradient(xp.clip(xp.max(u, axis=axis, keepdims=True), be.lowest(u), None))
     # Beyond -1000 the softmax is 0 in every dtype: cut there, so that the derivative in t has no 0 * inf.
     floor = -1000.0 * be.stop_gradient(t)
-    kept = u - top > floor
-    z = xp.where(kept, u - top, floor) / t
+    below = xp.maximum(u, xp.clip(top, 0.0, None) + be.lowest(u)) - top  # u - top, without overflow
+    kept = below > floor
+    z = xp.where(kept, below, floor) / t
     return xp.where(u == -xp.inf, -xp.inf, z), kept
 
 

@@ -20,6 +20,8 @@ def as_distribution(dist: Any, estimator: str, *needs: str) -> Any:
 
 def check_positive(name: str, value: Any, be: Backend, like: Array) -> Any:
     """Return a positive option as a float, or as the scalar array that it is."""
+    if type(value) is float and 1e-30 < value < 1e30:
+        return value  # the common case, checked at no cost
     if isinstance(value, numbers.Number):
         return _check_number(name, value, be, like)
     try:
@@ -30,7 +32,7 @@ def check_positive(name: str, value: Any, be: Backend, like: Array) -> Any:
         raise InvalidTypeError(f"{name}: expected a number or a scalar {be.name} array, got a {owner.name} array")
     if tuple(value.shape) != ():
         raise InvalidValueError(f"{name}: expected a scalar array of shape (), got shape {tuple(value.shape)}")
-    if not be.xp.isdtype(value.dtype, "real floating"):
+    if not be.is_floating(value.dtype):
         raise InvalidTypeError(f"{name}: expected a real floating array, got {value.dtype}")
     return value
 

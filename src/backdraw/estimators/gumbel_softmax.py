@@ -92,4 +92,4 @@ def gumbel_softmax(
     t = check_positive("temperature", temperature, p.backend, p.logits)
     u = p.perturb(p.perturb_noise(rng))
     soft = p.relax(u, t)
-    return surrogate(p.argmax(u), soft) if hard else soft
+    return surrogate(p.backend, p.argmax(u), soft) if hard else soft

@@ -62,7 +62,7 @@ def straight_through(dist: Distribution | Array, *, temperature: Any = 1.0, rng:
     """
     p = as_distribution(dist, "straight_through", "sample", "mean")
     t = check_positive("temperature", temperature, p.backend, p.logits)
-    return surrogate(p.sample(p.draw_noise(rng)), p.mean(temperature=t))
+    return surrogate(p.backend, p.sample(p.draw_noise(rng)), p.mean(temperature=t))
 
 
 @register(
@@ -110,4 +110,4 @@ def select(dist: Distribution | Array, *, temperature: Any = 0.6) -> Array:
     """
     p = as_distribution(dist, "select", "argmax", "mean")
     t = check_positive("temperature", temperature, p.backend, p.logits)
-    return surrogate(p.argmax(p.utilities), p.mean(temperature=t))
+    return surrogate(p.backend, p.argmax(p.utilities), p.mean(temperature=t))

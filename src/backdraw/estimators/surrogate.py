@@ -8,7 +8,7 @@ from backdraw.primitive import Primitive, Residuals
 
 
 class Surrogate(Primitive):
-    """``surrogate(hard, soft)`` returns `hard`; what is differentiated is `soft`."""
+    """The first of two arrays; what is differentiated is the second."""
 
     name = "surrogate"
     forward_mode = True
@@ -44,8 +44,13 @@ class Once(Primitive):
         )
 
 
-surrogate = Surrogate()
+_surrogate = Surrogate()
 _once = Once()
+
+
+def surrogate(be: Backend, hard: Array, soft: Array) -> Array:
+    """Return the value of `hard` with the gradient of `soft`."""
+    return be.surrogate(_surrogate, hard, soft)
 
 
 def once(be: Backend, gradient: Array, *sources: Array, estimator: str) -> Array:
