@@ -28,7 +28,7 @@ PROJECT = nox.project.load_toml("pyproject.toml")
 TORCH = "torch==2.13.0"  # exactly: pip may know a CPU build of this one, and a bare "torch" pulls gigabytes of CUDA
 # What pyproject.toml promises; a later Python has wheels of a later NumPy only.
 OLDEST_NUMPY = {13: "2.1.0", 14: "2.3.2"}.get(sys.version_info.minor, "2.0.0")
-OLDEST = [f"numpy=={OLDEST_NUMPY}", "array-api-compat==1.12.0"]
+OLDEST = [f"numpy=={OLDEST_NUMPY}", "array-api-compat==1.14.0"]
 
 
 def group(name: str) -> list[str]:
