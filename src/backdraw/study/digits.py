@@ -18,6 +18,7 @@ from backdraw.backend import Array, Backend, adapter
 from backdraw.errors import InvalidTypeError, InvalidValueError
 from backdraw.estimators.registry import ESTIMATORS, Entry
 from backdraw.study.adam import Adam, Arrays
+from backdraw.study.layers import reshape, two_layers
 
 PIXELS = 64
 TRAIN = 1500  # of the 1797 images; the others are held out
@@ -43,8 +44,9 @@ class Config:
         The draws per image, the values of each, the hidden units of encoder and decoder, the images of a step.
     learning_rate : float
         Adam's.
-    temperature : tuple of float
-        Annealed from the first to the second over the whole training, along a cosine.
+    temperature : tuple of float, optional
+        Annealed from the first to the second over the whole training, along a cosine. By default from 0.5 to 0.2 for a
+        relaxed draw, which has to end near the hard draws that the model is measured with, and else from 1 to 0.5.
 
     Raises
     ------
@@ -54,15 +56,15 @@ class Config:
 
     backend: str = "numpy"
     estimator: str = "gumbel_softmax"
-    epochs: int = 100
+    epochs: int = 200
     seed: int = 0
     dtype: str = "float32"
     latents: int = 20
     categories: int = 10
     width: int = 256
     batch: int = 100
-    learning_rate: float = 1e-3
-    temperature: tuple[float, float] = (1.0, 0.5)
+    learning_rate: float = 2e-3
+    temperature: tuple[float, float] | None = None
 
     def __post_init__(self) -> None:
         if self.estimator not in trainable():
@@ -78,11 +80,21 @@ class Config:
         if self.batch > TRAIN:
             raise InvalidValueError(f"batch: expected at most {TRAIN}, the training images, got {self.batch}")
         backdraw.key(self.seed)
+        if self.temperature is None:
+            relaxed = trainable()[self.estimator].forward == "relaxed"
+            object.__setattr__(self, "temperature", (0.5, 0.2) if relaxed else (1.0, 0.5))
+
+    def schedule(self, steps: int) -> schedules.Schedule:
+        """Return the temperature as a function of the step."""
+        assert self.temperature is not None
+        return schedules.cosine(*self.temperature, steps)
 
 
 def trainable() -> dict[str, Entry]:
     """Return the estimators that can train the model: draws that carry a gradient, by name."""
-    return {n: e for n, e in sorted(ESTIMATORS.items()) if e.kind == "draw" and e.gradient != "none" and e.domain != "continuous"}
+    return {
+        n: e for n, e in sorted(ESTIMATORS.items()) if e.kind == "draw" and e.gradient != "none" and e.domain != "continuous"
+    }
 
 
 def load() -> tuple[np.ndarray, np.ndarray]:
@@ -94,50 +106,10 @@ def load() -> tuple[np.ndarray, np.ndarray]:
     return images[order[:TRAIN]], images[order[TRAIN:]]
 
 
-# ------------------------------------------------------------------------------------------------------ primitives
-@backdraw.primitive(native=True)
-def affine(be: Backend, x: Array, weight: Array, bias: Array) -> Array:  # noqa: ARG001
-    """``x @ weight + bias``."""
-    return x @ weight + bias
-
-
-affine.defvjp(
-    lambda be, x, weight, bias: (x @ weight + bias, (x, weight)),  # noqa: ARG005
-    lambda be, saved, g: (g @ saved[1].T, saved[0].T @ g, be.xp.sum(g, axis=0)),
-)
-
-
-@backdraw.primitive(native=True)
-def relu(be: Backend, x: Array) -> Array:
-    """``max(x, 0)``."""
-    return be.xp.where(x > 0, x, 0.0)
-
-
-relu.defvjp(
-    lambda be, x: (be.xp.where(x > 0, x, 0.0), (x,)),
-    lambda be, saved, g: (be.xp.where(saved[0] > 0, g, 0.0),),
-)
-
-
-@backdraw.primitive(native=True)
-def reshape(be: Backend, x: Array, *, shape: tuple[int, ...]) -> Array:
-    """The same elements in another shape."""
-    return be.xp.reshape(x, shape)
-
-
-reshape.defvjp(
-    lambda be, x, *, shape: (be.xp.reshape(x, shape), (x,)),
-    lambda be, saved, g, *, shape: (be.xp.reshape(g, saved[0].shape),),  # noqa: ARG005
-)
-
-
+# ------------------------------------------------------------------------------------------------------------ loss
 @backdraw.primitive(native=True)
 def negative_elbo(be: Backend, pixels: Array, codes: Array, images: Array) -> Array:
-    r"""Negative evidence lower bound in nats, the mean over images.
-
-    ``-log Bernoulli(images | pixels) + KL(Categorical(codes) || uniform)``, both arguments logits, of shape (n, 64) and
-    (n, latents, categories).
-    """
+    """Return ``-log Bernoulli(images | pixels) + KL(Categorical(codes) || uniform)``, both logits, as a mean over images."""
     return _negative_elbo(be, pixels, codes, images)[0]
 
 
@@ -167,11 +139,6 @@ def initial(config: Config) -> tuple[np.ndarray, ...]:
     sizes = ((PIXELS, config.width), (config.width, code), (code, config.width), (config.width, PIXELS))
     rng = np.random.default_rng([config.seed, 0])
     return tuple(rng.uniform(-(n**-0.5), n**-0.5, shape) for n, m in sizes for shape in ((n, m), (m,)))
-
-
-def two_layers(x: Array, weight: Array, bias: Array, weight_out: Array, bias_out: Array) -> Array:
-    """Return the output of a network with one hidden layer."""
-    return affine(relu(affine(x, weight, bias)), weight_out, bias_out)
 
 
 def encode(config: Config, parameters: Arrays, images: Array) -> Array:
@@ -259,7 +226,7 @@ def _train(be: Backend, config: Config, images: Any, held_out: Any, report: Call
     adam, draw = Adam(config.learning_rate), sampler(config.estimator)
     training_key, key = backdraw.split(backdraw.key(config.seed))
     steps = images.shape[0] // config.batch
-    temperature = schedules.cosine(*config.temperature, config.epochs * steps)
+    temperature = config.schedule(config.epochs * steps)
 
     def step(carry: Any, batch: Array) -> tuple[Any, Array]:
         parameters, state = carry
@@ -280,8 +247,8 @@ def _train(be: Backend, config: Config, images: Any, held_out: Any, report: Call
         batches = order.permutation(images.shape[0])[: steps * config.batch].reshape(steps, config.batch)
         # A loop in Python, or, where the backend compiles, one program for all steps of an epoch.
         carry, losses = be.scan(step, carry, be.xp.asarray(batches.astype(np.int32)))
-        values = (evaluate(config, carry[0], x, key) for x in (images, held_out))
-        epochs.append(Epoch(number, *values, to_numpy(losses), time.perf_counter() - start))
+        on_train, on_held_out = (evaluate(config, carry[0], x, key, n) for x, n in ((images, 1), (held_out, 4)))
+        epochs.append(Epoch(number, on_train, on_held_out, to_numpy(losses), time.perf_counter() - start))
         if report is not None:
             report(epochs[-1])
     return Trained(config, carry[0], epochs, evaluate(config, carry[0], held_out, key, samples=20))

@@ -1,0 +1,1 @@
+"""Studies of the estimators: the problems that they are measured on."""
