@@ -136,7 +136,7 @@ class Backend(ABC):
 
     def is_floating(self, dtype: Any) -> bool:
         """Whether a dtype is one of real floating numbers."""
-        return self.xp.isdtype(dtype, "real floating")  # type: ignore[no-any-return]
+        return self.xp.isdtype(dtype, "real floating")
 
     def cast(self, x: Array, dtype: Any) -> Array:
         """`x` itself where it has the dtype, else a copy in it."""
