@@ -76,16 +76,14 @@ def map_rows(body: Callable[..., Any], arrays: tuple[np.ndarray, ...]) -> np.nda
     first = arrays[0]
     lead = first.shape[:-1]
     if first.size < 2 * BLOCK or first.ndim < 2 or any(a.shape[:-1] != lead for a in arrays):
-        with np.errstate(over="ignore"):
-            return np.asarray(body(*arrays))
+        return np.asarray(body(*arrays))
     if all(a.flags.c_contiguous for a in arrays):
         arrays = tuple(a.reshape(-1, a.shape[-1]) for a in arrays)
     n = arrays[0].shape[0]
     step = max(1, BLOCK * n // first.size)
 
     def block(start: int) -> np.ndarray:
-        with np.errstate(over="ignore"):  # the error state belongs to the thread
-            return np.asarray(body(*(a[start : start + step] for a in arrays)))
+        return np.asarray(body(*(a[start : start + step] for a in arrays)))
 
     head = block(0)  # says what the body returns
     out = np.empty((n, *head.shape[1:]), head.dtype)

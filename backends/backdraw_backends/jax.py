@@ -71,9 +71,9 @@ class JaxBackend(Backend):
         """Leave placement to JAX: a tracer has no device."""
         return None
 
-    def sigmoid(self, x: Array) -> Array:
+    def sigmoid(self, x: Array, temperature: float = 1.0) -> Array:
         """JAX's own, with its derivative."""
-        return jax.nn.sigmoid(x)
+        return jax.nn.sigmoid(x if temperature == 1.0 else x / temperature)
 
     def log_sigmoid(self, x: Array) -> Array:
         """JAX's own, with its derivative."""

@@ -61,7 +61,9 @@ class NumPyBackend(StandardBackend):
 
     def __init__(self) -> None:
         self.xp = xp
-        self._lowest = {np.dtype(t): float(np.finfo(t).min) for t in (np.float16, np.float32, np.float64)}
+        known = [np.dtype(t) for t in (np.float16, np.float32, np.float64)]
+        self._lowest = {t: float(np.finfo(t).min) for t in known}
+        self._wide = {t: max(t, np.dtype(np.float32)) for t in known}
 
     def array_types(self) -> tuple[type, ...]:
         """Return the array types known beforehand."""
@@ -113,8 +115,7 @@ class NumPyBackend(StandardBackend):
         """Run the body on blocks of rows."""
         plain = tuple(map(self.raw, arrays))
         if plain[0].size < blocks.BLOCK:
-            with np.errstate(over="ignore"):
-                return body(self, *plain, **static)
+            return np.asarray(body(self, *plain, **static))
         return blocks.map_rows(lambda *parts: body(self, *parts, **static), plain)
 
     def softmax(self, x: Array, temperature: float = 1.0) -> Array:
@@ -135,6 +136,11 @@ class NumPyBackend(StandardBackend):
         """NumPy's maximum."""
         return np.maximum(x, bound)
 
+    @np.errstate(over="ignore")
+    def sigmoid(self, x: Array, temperature: float = 1.0) -> Array:
+        """Do as the base class; a quotient may overflow, to where the sigmoid is 0 or 1."""
+        return super().sigmoid(x, temperature)
+
     def one_hot(self, index: Array, n: int, dtype: Any) -> Array:
         """Compare in two calls."""
         return np.equal(index[..., np.newaxis], np.arange(n)).astype(dtype)
@@ -147,11 +153,16 @@ class NumPyBackend(StandardBackend):
         """Call ``f``: the arrays are on the host already."""
         return np.asarray(f(*(self.raw(x) for x in arrays))).reshape(shape).astype(dtype, copy=False)
 
+    def wide(self, dtype: Any) -> Any:
+        """Look the dtype up."""
+        return self._wide.get(dtype) or super().wide(dtype)
+
     def lowest(self, x: Array) -> float:
         """Look the number up: numpy.finfo costs a microsecond."""
         return self._lowest.get(x.dtype) or super().lowest(x)
 
 
+@np.errstate(over="ignore")  # a difference or quotient may overflow, to where the softmax is 0
 def _softmax(be: NumPyBackend, x: np.ndarray, *, temperature: float) -> np.ndarray:
     # backdraw.backend._softmax, in place
     z = x - np.maximum(np.maximum.reduce(x, -1, keepdims=True), be.lowest(x))

@@ -69,23 +69,28 @@ def apply(be: Any, primitive: Primitive, arrays: tuple[Array, ...], static: dict
     """Run the primitive, and record it on every tape that tracks one of its inputs."""
     out, residuals = primitive.forward(be, *map(be.raw, arrays), **static)
     out = be.raw(out)
-    tracking = []
-    for tape in _active.tapes:
-        places = [tape.place(x) for x in arrays]
-        for x, place in zip(arrays, places, strict=True):
-            if place is None and (origin := be.broken(x, tape)) is not None:
-                raise GradientError(
-                    f"the chain of gradients broke before {primitive.name}: an argument of shape {tuple(x.shape)} came from "
-                    f"{origin} applied to a tracked array, which backdraw.vjp does not record. {ADVICE}"
-                )
-        if places.count(None) < len(places):
-            tracking.append((tape, places))
-    if tracking:
-        out = be.track(out, tracking[-1][0])
-        shapes = [() if x is None else x.shape for x in arrays]
-        for tape, places in tracking:
-            tape.records.append(Record(primitive, static, places, shapes, residuals, tape.add(out)))
-    return out
+    tracked = None
+    for tape in reversed(_active.tapes):
+        places = [None if x is None else tape.place(x) for x in arrays]
+        if None in places:
+            _check_constants(be, tape, primitive, arrays, places)
+            if not any(place is not None for place in places):
+                continue
+        if tracked is None:  # under the innermost tape that tracks it
+            tracked = be.track(out, tape)
+            shapes = [() if x is None else x.shape for x in arrays]
+        tape.records.append(Record(primitive, static, places, shapes, residuals, tape.add(tracked)))
+    return out if tracked is None else tracked
+
+
+def _check_constants(be: Any, tape: Tape, primitive: Primitive, arrays: tuple[Array, ...], places: list[int | None]) -> None:
+    for x, place in zip(arrays, places, strict=True):
+        origin = be.broken(x, tape) if place is None else None
+        if origin is not None:
+            raise GradientError(
+                f"the chain of gradients broke before {primitive.name}: an argument of shape {tuple(x.shape)} came from "
+                f"{origin} applied to a tracked array, which backdraw.vjp does not record. {ADVICE}"
+            )
 
 
 def vjp(be: Any, fn: Callable[..., Any], arrays: tuple[Array, ...]) -> tuple[Any, Callable[[Any], tuple[Array, ...]]]:

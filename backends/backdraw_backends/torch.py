@@ -162,7 +162,7 @@ class TorchBackend(Backend):
         y = torch.softmax(x if temperature == 1.0 else x / temperature, -1)
         # Not a number: a row of -inf alone, or finite logits too large to divide. It fills the whole row.
         first = np.add.reduce(y.detach().numpy()[..., 0], axis=None)
-        return y if first == first else super().softmax(x, temperature)  # noqa: PLR0124
+        return y if first == first else super().softmax(x, temperature)
 
     def softmax_vjp(self, y: Array, g: Array, temperature: float = 1.0) -> Array:
         """NumPy's where faster."""
@@ -178,9 +178,9 @@ class TorchBackend(Backend):
         """Torch's own kernel."""
         return torch.clamp_min(x, bound)
 
-    def sigmoid(self, x: Array) -> Array:
+    def sigmoid(self, x: Array, temperature: float = 1.0) -> Array:
         """Torch's own kernel."""
-        return torch.sigmoid(x)
+        return torch.sigmoid(x if temperature == 1.0 else x / temperature)
 
     def log_sigmoid(self, x: Array) -> Array:
         """Torch's own kernel."""
@@ -241,7 +241,7 @@ def _by_numpy(f: Callable[..., Array], *arguments: Any, **static: Any) -> Array:
     """Call a function of the NumPy backend on the same memory, on as many threads as torch is set to."""
     with limit_threads(torch.get_num_threads()):
         out = f(*(x.detach().numpy() if isinstance(x, torch.Tensor) else x for x in arguments), **static)
-    return torch.from_numpy(out)
+    return torch.from_numpy(np.asarray(out))
 
 
 def _generator(rng: Any, device: Any) -> torch.Generator | None:

@@ -1,0 +1,75 @@
+"""CuPy: the tape, and noise from CuPy's generators."""
+
+import math
+import numbers
+from collections.abc import Callable
+from functools import cache
+from typing import Any
+
+import array_api_compat.cupy as xp
+import cupy
+import numpy as np
+
+from backdraw.backend import Array
+from backdraw.errors import InvalidValueError
+from backdraw.random import MASK, TRANSFORMS, Key, threefry2x32, uniform_of_words, wrong_rng
+from backdraw_backends.standard import StandardBackend
+
+
+class CuPyBackend(StandardBackend):
+    """CuPy arrays."""
+
+    name = "cupy"
+    native_rng = "a cupy.random.Generator"
+
+    def __init__(self) -> None:
+        self.xp = xp
+
+    def array_types(self) -> tuple[type, ...]:
+        """Return the array type known beforehand."""
+        return (cupy.ndarray,)
+
+    def owns(self, x: object) -> bool:
+        """Whether `x` is a CuPy array."""
+        return isinstance(x, cupy.ndarray)
+
+    def noise(self, kind: str, rng: Any, shape: tuple[int, ...], dtype: Any, device: Any) -> Array:
+        """Noise from CuPy's generators or a key."""
+        planes, transform = TRANSFORMS[kind]
+        with device:
+            words = _words(rng, planes * math.prod(shape)).reshape(planes, *shape)
+            return transform(cupy, *uniform_of_words(self, words, dtype))
+
+    def host(self, f: Callable[..., Any], *arrays: Array, shape: tuple[int, ...], dtype: Any) -> Array:
+        """Run ``f`` on copies in host memory."""
+        out = np.asarray(f(*(cupy.asnumpy(x) for x in arrays))).reshape(shape)
+        with self.device(arrays[0]):
+            return cupy.asarray(out, dtype=dtype)
+
+
+def _words(rng: Any, n: int) -> Array:
+    if not isinstance(rng, Key):
+        return _generator(rng).integers(0, 1 << 32, n, dtype=np.int64)
+    count = cupy.arange(n, dtype=np.int64)
+    x0, x1 = threefry2x32(*rng.ints(), count >> 32, count & MASK, mask=MASK)
+    return x0 ^ x1
+
+
+@cache
+def _default() -> Any:
+    return cupy.random.default_rng()
+
+
+def _generator(rng: Any) -> Any:
+    if rng is None:
+        return _default()
+    if isinstance(rng, cupy.random.Generator):
+        return rng
+    if isinstance(rng, numbers.Integral) and not isinstance(rng, bool):
+        if rng < 0:
+            raise InvalidValueError(f"rng: expected a seed of 0 or more, got {rng}")
+        return cupy.random.default_rng(int(rng))
+    raise wrong_rng(rng, backend)
+
+
+backend = CuPyBackend()
