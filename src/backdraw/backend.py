@@ -114,10 +114,11 @@ class Backend(ABC):
         """Cumulative sum along the last axis."""
         return self.xp.cumulative_sum(x, axis=-1)
 
-    def sigmoid(self, x: Array) -> Array:
-        """``1 / (1 + exp(-x))`` without overflow."""
-        e = self.xp.exp(-self.xp.abs(x))
-        return self.xp.where(x >= 0, 1.0, e) / (1.0 + e)
+    def sigmoid(self, x: Array, temperature: float = 1.0) -> Array:
+        """``1 / (1 + exp(-x / temperature))`` without overflow."""
+        z = x if temperature == 1.0 else x / temperature
+        e = self.xp.exp(-self.xp.abs(z))
+        return self.xp.where(z >= 0, 1.0, e) / (1.0 + e)
 
     def log_sigmoid(self, x: Array) -> Array:
         """``log(sigmoid(x))`` without overflow."""

@@ -32,7 +32,7 @@ class Bernoulli(Distribution):
     >>> p.mean().round(3)
     array([0.5  , 0.881])
     >>> backdraw.draw(p, rng=backdraw.key(0))
-    array([0., 1.])
+    array([0., 0.])
     """
 
     logits: Array
@@ -136,7 +136,7 @@ def _sigmoid_fwd(be: Backend, u: Array, *, temperature: float, dtype: Any) -> tu
 
 
 def _sigmoid(be: Backend, u: Array, *, temperature: float) -> Array:
-    return be.sigmoid(u if temperature == 1.0 else u / temperature)
+    return be.sigmoid(u, temperature)
 
 
 def _sigmoid_vjp(be: Backend, residuals: Any, g: Array, *, temperature: float, dtype: Any) -> tuple[Array]:  # noqa: ARG001
@@ -155,18 +155,18 @@ def tempered(be: Backend, u: Array, temperature: Array) -> Array:
 
 
 def _tempered_fwd(be: Backend, u: Array, temperature: Array) -> tuple[Array, Any]:
-    xp = be.xp
-    t = be.cast(temperature, u.dtype)
+    xp, wide = be.xp, _wide(be, u)
+    t = be.cast(temperature, wide.dtype)
     bound = 1000.0 * be.stop_gradient(t)
-    kept = xp.abs(u) < bound
-    z = xp.where(kept, u, xp.where(u > 0, bound, -bound)) / t
-    return z, (z, kept, temperature)
+    kept = xp.abs(wide) < bound
+    z = xp.where(kept, wide, xp.where(wide > 0, bound, -bound)) / t
+    return z, (z, kept, u, temperature)
 
 
 def _tempered_vjp(be: Backend, residuals: Any, g: Array) -> tuple[Array, Array]:
-    z, kept, t = residuals
+    z, kept, u, t = residuals
     g = be.xp.where(kept, g, 0.0) / be.cast(t, g.dtype)
-    return g, be.cast(-be.xp.sum(g * z), t.dtype)
+    return be.cast(g, u.dtype), be.cast(-be.xp.sum(g * z), t.dtype)
 
 
 tempered.defvjp(_tempered_fwd, _tempered_vjp)

@@ -86,7 +86,7 @@ def tempered(be: Backend, u: Array, temperature: Array, *, axis: int) -> Array:
 
 
 def _tempered(be: Backend, u: Array, temperature: Array, axis: int) -> tuple[Array, Array]:
-    xp = be.xp
+    xp, u = be.xp, be.cast(u, be.wide(u.dtype))
     t = be.cast(temperature, u.dtype)
     top = be.stop_gradient(xp.clip(xp.max(u, axis=axis, keepdims=True), be.lowest(u), None))
     # Beyond -1000 the softmax is 0 in every dtype: cut there, so that the derivative in t has no 0 * inf.
@@ -98,14 +98,14 @@ def _tempered(be: Backend, u: Array, temperature: Array, axis: int) -> tuple[Arr
 
 
 def _tempered_vjp(be: Backend, residuals: Any, g: Array, *, axis: int) -> tuple[Array, Array]:  # noqa: ARG001
-    z, kept, t = residuals
+    z, kept, u, t = residuals
     g = be.xp.where(kept, g, 0.0) / be.cast(t, g.dtype)
-    return g, be.cast(-be.xp.sum(g * be.xp.where(kept, z, 0.0)), t.dtype)
+    return be.cast(g, u.dtype), be.cast(-be.xp.sum(g * be.xp.where(kept, z, 0.0)), t.dtype)
 
 
 def _tempered_fwd(be: Backend, u: Array, temperature: Array, *, axis: int) -> tuple[Array, Any]:
     z, kept = _tempered(be, u, temperature, axis)
-    return z, (z, kept, temperature)
+    return z, (z, kept, u, temperature)
 
 
 tempered.defvjp(_tempered_fwd, _tempered_vjp)
