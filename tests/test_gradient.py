@@ -68,7 +68,9 @@ def test_value_and_grad(lib: Library) -> None:
 
 
 def test_value_and_grad_wants_a_scalar(lib: Library) -> None:
-    with pytest.raises(ValueError, match=r"fn: expected a function that returns a scalar array of shape \(\), got shape \(3,\)"):
+    with pytest.raises(
+        ValueError, match=r"fn: expected a function that returns a scalar array of shape \(\), got shape \(3,\)"
+    ):
         backdraw.value_and_grad(cube)(lib.asarray(X))
     with pytest.raises(ValueError, match=r"fn: expected .* scalar array .*got tuple"):
         backdraw.value_and_grad(lambda x: (total(x), total(x)))(lib.asarray(X))

@@ -278,7 +278,9 @@ print(a != b)
 # -------------------------------------------------------------------------------------------------------- wrong rng
 @pytest.mark.parametrize("bad", [True, 1.5, "0", (1, 2)])
 def test_what_no_rng_is(lib: Library, bad: Any) -> None:
-    with pytest.raises(TypeError, match=rf"rng: expected None, an int, a backdraw\.Key or .* arrays, got .*{type(bad).__name__}"):
+    with pytest.raises(
+        TypeError, match=rf"rng: expected None, an int, a backdraw\.Key or .* arrays, got .*{type(bad).__name__}"
+    ):
         backdraw.draw(lib.asarray(np.zeros(3)), rng=bad)
 
 

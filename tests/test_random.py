@@ -68,14 +68,18 @@ def test_bits_against_jax(seed: int, width: int, shape: Any) -> None:
     import jax
 
     with jax.threefry_partitionable(True):
-        expected = jax.random.bits(jax.random.key(np.uint64(seed)), (shape,) if isinstance(shape, int) else shape, f"uint{width}")
+        expected = jax.random.bits(
+            jax.random.key(np.uint64(seed)), (shape,) if isinstance(shape, int) else shape, f"uint{width}"
+        )
     np.testing.assert_array_equal(bits(backdraw.key(seed), shape, width), np.asarray(expected), strict=True)
 
 
 def test_words_do_not_depend_on_the_block() -> None:
     key = backdraw.key(3)
     whole = words(key, 0, 1000)
-    np.testing.assert_array_equal(np.concatenate([words(key, a, b) for a, b in ((0, 1), (1, 400), (400, 400), (400, 1000))]), whole)
+    np.testing.assert_array_equal(
+        np.concatenate([words(key, a, b) for a, b in ((0, 1), (1, 400), (400, 400), (400, 1000))]), whole
+    )
     np.testing.assert_array_equal(bits(key, 1000), whole)
 
 
@@ -99,7 +103,11 @@ def test_a_key_is_immutable_and_hashable() -> None:
 
 
 def test_split_and_fold_in_give_new_streams() -> None:
-    keys = [backdraw.key(0), *backdraw.split(backdraw.key(0), 100), *(backdraw.fold_in(backdraw.key(0), i) for i in range(100))]
+    keys = [
+        backdraw.key(0),
+        *backdraw.split(backdraw.key(0), 100),
+        *(backdraw.fold_in(backdraw.key(0), i) for i in range(100)),
+    ]
     # fold_in(key, i) encrypts the counter (0, i), as split does for its i-th key: they are the same in jax.random too.
     assert len(set(keys)) == 101
     assert len({bits(k, (), 64).item() for k in set(keys)}) == 101

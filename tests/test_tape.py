@@ -188,7 +188,9 @@ def test_rule_of_the_wrong_shape() -> None:
         return x * x
 
     wrong.defvjp(lambda be, x: (x * x, (x,)), lambda be, res, g: (g[0],))
-    with pytest.raises(GradientError, match=r"wrong: its rule returned a gradient of shape \(2,\) for an input of shape \(2, 2\)"):
+    with pytest.raises(
+        GradientError, match=r"wrong: its rule returned a gradient of shape \(2,\) for an input of shape \(2, 2\)"
+    ):
         backdraw.vjp(wrong, X)[1](G)
 
 
