@@ -61,7 +61,7 @@ class NumPyBackend(StandardBackend):
 
     def __init__(self) -> None:
         self.xp = xp
-        known = [np.dtype(t) for t in (np.float16, np.float32, np.float64)]
+        known: list[np.dtype[Any]] = [np.dtype(t) for t in (np.float16, np.float32, np.float64)]
         self._lowest = {t: float(np.finfo(t).min) for t in known}
         self._wide = {t: max(t, np.dtype(np.float32)) for t in known}
 

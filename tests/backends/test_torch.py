@@ -205,7 +205,8 @@ backdraw.gumbel_softmax(y, temperature=0.5, rng=backdraw.key(0)).square().sum().
 torch.testing.assert_close(x.grad, y.grad)
 key = backdraw.key(1)
 torch._dynamo.reset()
-print(torch.equal(torch.compile(lambda x: backdraw.draw(x, rng=key), fullgraph=True, backend="eager")(x), backdraw.draw(x, rng=key)))
+compiled = torch.compile(lambda x: backdraw.draw(x, rng=key), fullgraph=True, backend="eager")
+print(torch.equal(compiled(x), backdraw.draw(x, rng=key)))
 """
     assert run_python(code) == "True"
 
