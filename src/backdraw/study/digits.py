@@ -46,7 +46,7 @@ class Config:
         Adam's.
     temperature : tuple of float, optional
         Annealed from the first to the second over the whole training, along a cosine. By default from 0.5 to 0.2 for a
-        relaxed draw, which has to end near the hard draws that the model is measured with, and else from 1 to 0.5.
+        relaxed draw, which has to end near the hard draws that the model is measured with, and else 1 throughout.
 
     Raises
     ------
@@ -82,7 +82,7 @@ class Config:
         backdraw.key(self.seed)
         if self.temperature is None:
             relaxed = trainable()[self.estimator].forward == "relaxed"
-            object.__setattr__(self, "temperature", (0.5, 0.2) if relaxed else (1.0, 0.5))
+            object.__setattr__(self, "temperature", (0.5, 0.2) if relaxed else (1.0, 1.0))
 
     def schedule(self, steps: int) -> schedules.Schedule:
         """Return the temperature as a function of the step."""
