@@ -219,6 +219,7 @@ def test_gradients_by_finite_differences(lib: Library, name: str) -> None:
     value, pullback = backdraw.vjp(f, *(lib.asarray(x) for x in arrays))
     lib.check(value, plain(*arrays), rtol=1e-12)
     for i, grad in enumerate(pullback(lib.asarray(g))):
+
         def at(x: np.ndarray, i: int = i) -> np.ndarray:
             return np.asarray(plain(*arrays[:i], x, *arrays[i + 1 :]))
 
