@@ -36,8 +36,8 @@ class JaxBackend(Backend):
         return isinstance(x, jax.Array)
 
     def apply(self, primitive: Primitive, arrays: tuple[Array, ...], static: dict[str, Any]) -> Array:
-        """Give the primitive's rule to JAX, as a forward-mode rule where there is one: it serves both modes."""
-        if primitive.native and not primitive.symmetric:
+        """Leave true derivatives to JAX, whose compiler does better on them; give it the rules of the others."""
+        if primitive.native:
             return primitive.forward(self, *arrays, **static)[0]
         return _with_rule(primitive, tuple(sorted(static.items())))(*arrays)
 
@@ -79,6 +79,10 @@ class JaxBackend(Backend):
         """JAX's own, with its derivative."""
         return jax.nn.log_sigmoid(x)
 
+    def at_least(self, x: Array, bound: float) -> Array:
+        """JAX's maximum."""
+        return jnp.maximum(x, bound)
+
     def top_k(self, x: Array, k: int) -> tuple[Array, Array]:
         """XLA's own."""
         return tuple(jax.lax.top_k(x, k))
@@ -100,11 +104,12 @@ def _with_rule(primitive: Primitive, items: tuple[tuple[str, Any], ...]) -> Call
     def function(*arrays: Array) -> Array:
         return primitive.forward(backend, *arrays, **static)[0]
 
-    if not primitive.forward_mode:
+    if not primitive.forward_mode:  # where there is such a rule, it serves both modes
         with_vjp = jax.custom_vjp(function)
         with_vjp.defvjp(
             lambda *arrays: primitive.forward(backend, *arrays, **static),
-            lambda residuals, g: tuple(primitive.backward(backend, residuals, g, **static)),
+            # What the user gave as NumPy arrays comes back as such: only JAX arrays may meet a rule.
+            lambda residuals, g: tuple(primitive.backward(backend, jax.tree.map(jnp.asarray, residuals), g, **static)),
         )
         return with_vjp
 
