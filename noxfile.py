@@ -148,7 +148,7 @@ def gpu(session: nox.Session) -> None:
 def bench(session: nox.Session) -> None:
     """Measure ours beside what a user would pick instead."""
     session.install("-e", ".[cli,torch,jax]", TORCH, *group("bench"))
-    session.run("pytest", "benchmarks", *session.posargs)
+    session.run("pytest", "-s", "-W", "default", "benchmarks", *session.posargs)
 
 
 @nox.session(default=False)

@@ -19,7 +19,7 @@ from backdraw.study import digits
 if TYPE_CHECKING:
     import typer
 
-NEEDS = ("typer", "rich", "matplotlib", "sklearn")
+NEEDS = ("typer", "rich", "matplotlib", "sklearn", "threadpoolctl")
 LINES = 20  # of the table that a training prints, about
 DEFAULT = digits.Config()
 
