@@ -5,6 +5,7 @@ Each takes the step as a number or as a scalar array, which may be traced, and r
 
 import math
 from collections.abc import Callable
+from numbers import Real
 from typing import Any
 
 from backdraw.backend import backend_of
@@ -149,9 +150,12 @@ def _fraction(steps: int) -> Schedule:
         raise InvalidValueError(f"steps: expected at least 1, got {steps}")
 
     def fraction(step: Any) -> Any:
-        if isinstance(step, (int, float)):
-            return min(max(step / steps, 0.0), 1.0)
-        return backend_of(step).xp.clip(step / steps, 0.0, 1.0)
+        if isinstance(step, Real):
+            return min(max(float(step) / steps, 0.0), 1.0)
+        xp = backend_of(step).xp
+        if not xp.isdtype(step.dtype, "real floating"):
+            step = xp.astype(step, xp.float32)
+        return xp.clip(step / steps, 0.0, 1.0)
 
     return fraction
 

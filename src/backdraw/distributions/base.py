@@ -1,6 +1,7 @@
 """What every distribution is: a frozen dataclass of arrays and plain values, and what an estimator may ask of it."""
 
 from collections.abc import Callable, Iterable
+from numbers import Integral
 from typing import Any, ClassVar, Self
 
 from backdraw.backend import Array, Backend, backend_of
@@ -81,6 +82,8 @@ def check_logits(x: Array, *, name: str = "logits") -> Backend:
     """Check that `x` is a real floating array, and return its backend."""
     if isinstance(x, Distribution):
         raise InvalidTypeError(f"{name}: expected an array, got the distribution {type(x).__name__}")
+    if x is None:
+        raise InvalidTypeError(f"{name}: expected an array, got NoneType")
     try:
         be = backend_of(x)
     except InvalidTypeError as error:
@@ -92,10 +95,13 @@ def check_logits(x: Array, *, name: str = "logits") -> Backend:
 
 def check_shape(shape: Any) -> tuple[int, ...]:
     """Return ``shape=`` as a tuple of sizes."""
-    sizes = (shape,) if isinstance(shape, int) else tuple(shape)
-    if not all(isinstance(n, int) and n >= 0 for n in sizes):
+    try:
+        sizes = (shape,) if isinstance(shape, Integral) else tuple(shape)
+    except TypeError:
+        raise InvalidTypeError(f"shape: expected an int or a tuple of ints, got {type(shape).__name__}") from None
+    if not all(isinstance(n, Integral) and not isinstance(n, bool) and n >= 0 for n in sizes):
         raise InvalidValueError(f"shape: expected non-negative integers, got {shape!r}")
-    return sizes
+    return tuple(int(n) for n in sizes)
 
 
 @primitive(native=True)
