@@ -179,7 +179,7 @@ def test_a_need_that_is_not_met() -> None:
 
 
 def test_unknown_estimator() -> None:
-    with pytest.raises(ValueError, match="estimator: expected one of draw, .*straight_through, got 'reinforced'"):
+    with pytest.raises(ValueError, match=r"estimator: expected one of draw, .*straight_through, got 'reinforced'"):
         estimator("reinforced")
 
 

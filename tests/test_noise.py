@@ -128,10 +128,15 @@ def _sources(name: str) -> Any:
 @pytest.mark.parametrize("source", ["key", "generator", "seeded"])
 def test_threads_do_not_matter(source: str) -> None:
     from backdraw_backends import host_noise
+    from backdraw_backends.blocks import allowed_threads, limit_threads
 
-    one, two, five = (host_noise.noise("gumbel", _sources(source), (3, 2**20 + 7), np.float32, t) for t in (1, 2, 5))
-    np.testing.assert_array_equal(one, two)
-    np.testing.assert_array_equal(one, five)
+    made = []
+    for threads in (1, 2, 5):
+        with limit_threads(threads):
+            assert allowed_threads() == threads
+            made.append(host_noise.noise("gumbel", _sources(source), (3, 2**20 + 7), np.float32))
+    np.testing.assert_array_equal(made[0], made[1])
+    np.testing.assert_array_equal(made[0], made[2])
 
 
 @pytest.mark.parametrize("rng", ["key", "int"])

@@ -1,5 +1,6 @@
 """Schedules: their end points, their formulas, and their steps as numbers or arrays, traced or not."""
 
+import itertools
 import math
 from typing import Any
 
@@ -25,7 +26,7 @@ def test_formula(name: str) -> None:
         assert isinstance(schedule(step), float)
     assert schedule(-5) == pytest.approx(A)
     values = [schedule(k) for k in range(N + 1)]
-    assert all(x > y for x, y in zip(values, values[1:], strict=False))
+    assert all(x > y for x, y in itertools.pairwise(values))
     assert getattr(schedules, name)(B, A, N)(N) == pytest.approx(A)
 
 

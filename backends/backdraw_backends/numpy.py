@@ -54,6 +54,11 @@ def _mark(result: Any, tape: Tape | None, origin: str) -> Any:
     return marked
 
 
+@np.errstate(over="ignore")  # huge logits: a difference or quotient may overflow, to where a weight is 0
+def _quietly(body: Callable[..., Array], *args: Any, **static: Any) -> Array:
+    return body(*args, **static)
+
+
 class NumPyBackend(StandardBackend):
     """NumPy arrays; small ones in one go, large ones by blocks of rows on several threads."""
 
@@ -115,8 +120,8 @@ class NumPyBackend(StandardBackend):
         """Run the body on blocks of rows."""
         plain = tuple(map(self.raw, arrays))
         if plain[0].size < blocks.BLOCK:
-            return np.asarray(body(self, *plain, **static))
-        return blocks.map_rows(lambda *parts: body(self, *parts, **static), plain)
+            return np.asarray(_quietly(body, self, *plain, **static))
+        return blocks.map_rows(lambda *parts: _quietly(body, self, *parts, **static), plain)
 
     def softmax(self, x: Array, temperature: float = 1.0) -> Array:
         """Softmax of ``x / temperature``, in place on each block."""
@@ -162,7 +167,6 @@ class NumPyBackend(StandardBackend):
         return self._lowest.get(x.dtype) or super().lowest(x)
 
 
-@np.errstate(over="ignore")  # a difference or quotient may overflow, to where the softmax is 0
 def _softmax(be: NumPyBackend, x: np.ndarray, *, temperature: float) -> np.ndarray:
     # backdraw.backend._softmax, in place
     z = x - np.maximum(np.maximum.reduce(x, -1, keepdims=True), be.lowest(x))

@@ -103,7 +103,9 @@ def test_huge_logits(lib: Library, dtype: str, temperature: float) -> None:
         pytest.skip(f"{lib.backend.value} has no {dtype}")
     b = {"float16": 6e4, "float32": 3e38, "float64": 1.7e308}[dtype]
     x, g = lib.asarray(np.asarray([b, -b, 0.0, 1.0]), dtype), lib.asarray(np.asarray([1.0, -2.0, 3.0, 0.5]), dtype)
-    lib.check(Bernoulli(x).mean(temperature=temperature), [1, 0, 0.5, sigmoid(1 / temperature)], dtype=dtype, rtol=2e-3, atol=1e-25)
+    lib.check(
+        Bernoulli(x).mean(temperature=temperature), [1, 0, 0.5, sigmoid(1 / temperature)], dtype=dtype, rtol=2e-3, atol=1e-25
+    )
     t = lib.asarray(temperature, dtype)
     for f in (
         lambda x, t: Bernoulli(x).mean(temperature=t),
@@ -157,7 +159,10 @@ def test_log_prob_gradient_sums_over_samples_in_front(lib: Library) -> None:
 @pytest.mark.parametrize("f", [backdraw.draw, backdraw.gumbel_max], ids=lambda f: f.__name__)
 def test_law(framework: Library, f: Any, source: str) -> None:
     p, n = np.asarray([0.5, 0.01, 0.9, 0.3]), 100_000
-    x = f(Bernoulli(framework.asarray(np.broadcast_to(scipy.special.logit(p), (n, 4)), "float32")), rng=backdraw.key(8) if source == "key" else 8)
+    x = f(
+        Bernoulli(framework.asarray(np.broadcast_to(scipy.special.logit(p), (n, 4)), "float32")),
+        rng=backdraw.key(8) if source == "key" else 8,
+    )
     values = framework.to_numpy(x).astype(np.float64)
     counts = values.sum(0)
     assert scipy.stats.chi2.sf(np.sum((counts - n * p) ** 2 / (n * p * (1 - p))), 4) > 1e-6

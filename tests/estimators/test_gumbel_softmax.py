@@ -60,7 +60,9 @@ def test_bernoulli(lib: Library) -> None:
     to_x, to_t = pullback(lib.asarray(G))
     lib.check(to_x, G * p * (1 - p) / t, rtol=1e-9)
     lib.check(to_t, -np.sum(G * p * (1 - p) * (LOGITS + LOGISTIC)) / t**2, rtol=1e-9)
-    hard, pullback = backdraw.vjp(lambda x: gumbel_softmax(Bernoulli(x), temperature=t, hard=True, rng=KEY), lib.asarray(LOGITS))
+    hard, pullback = backdraw.vjp(
+        lambda x: gumbel_softmax(Bernoulli(x), temperature=t, hard=True, rng=KEY), lib.asarray(LOGITS)
+    )
     lib.check(hard, (LOGITS + LOGISTIC > 0).astype(float), rtol=0)
     lib.check(pullback(lib.asarray(G))[0], G * p * (1 - p) / t, rtol=1e-9)
 
