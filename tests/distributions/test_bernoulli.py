@@ -81,6 +81,9 @@ def test_certain_bits(lib: Library) -> None:
     assert set(draws[:, 0]) == {0.0}
     assert set(draws[:, 1]) == {1.0}
     g = lib.asarray(np.ones(3))
+    bits = lib.asarray(np.asarray([0.0, 1.0, 1.0]))
+    (to_x,) = backdraw.vjp(lambda b: p.log_prob(b), bits)[1](g)
+    lib.check(to_x, [0.0, 0.0, 0.7], rtol=1e-13)
     for f in (
         lambda x: Bernoulli(x).mean(),
         lambda x: Bernoulli(x).entropy(),
