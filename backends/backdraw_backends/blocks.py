@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-BLOCK = 1 << 16  # elements: a float32 block and its temporaries fit in a core's second-level cache
+BLOCK = 1 << 15  # elements: a block and its temporaries fit in cache, and the allocator keeps their memory
 CHUNK = 1 << 20  # elements: the work of one task, and below it threads cost more than they save
 
 _pool: ThreadPoolExecutor | None = None
@@ -95,3 +95,16 @@ def map_rows(body: Callable[..., Any], arrays: tuple[np.ndarray, ...]) -> np.nda
 
     run(task, -(-n // step) - 1, allowed_threads() if first.size >= CHUNK else 1)
     return out.reshape(*lead, out.shape[-1])
+
+
+def add_to(out: np.ndarray, x: np.ndarray) -> None:
+    """``out += x``, on several threads where there is much of it; `out` is contiguous."""
+    if out.size < CHUNK or not x.flags.c_contiguous:
+        out += x
+        return
+    flat, other = out.reshape(-1), x.reshape(-1)
+
+    def task(i: int) -> None:
+        flat[i * CHUNK : (i + 1) * CHUNK] += other[i * CHUNK : (i + 1) * CHUNK]
+
+    run(task, -(-out.size // CHUNK), allowed_threads())

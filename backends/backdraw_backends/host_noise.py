@@ -96,22 +96,34 @@ def seeded_source(seed: list[int]) -> Source:
     return chunk
 
 
+class _InPlace:
+    """The functions of the transforms, on memory that is theirs: fresh memory costs more than a logarithm."""
+
+    log = staticmethod(lambda x: np.log(x, out=x))
+    log1p = staticmethod(lambda x: np.log1p(x, out=x))
+    sqrt = staticmethod(lambda x: np.sqrt(x, out=x))
+    cos = staticmethod(lambda x: np.cos(x, out=x))
+    negative = staticmethod(lambda x: np.negative(x, out=x))
+
+
 def noise(kind: str, source: Source, shape: tuple[int, ...], dtype: Any) -> np.ndarray:
     """Noise of `kind` as a fresh NumPy array of float32 or float64."""
     planes, transform = TRANSFORMS[kind]
     n = math.prod(shape)
-    if n <= BLOCK:
-        chunk = source(0, n)
-        return transform(np, *(_uniform(chunk(p, 0, n), dtype) for p in range(planes))).reshape(shape)
     out = np.empty(n, dtype)
     source(0, n)  # seeds child streams here, once, and not on whichever thread comes first
 
     def task(index: int) -> None:
-        chunk = source(index, n)
+        words = source(index, n)
         end = min(n, (index + 1) * CHUNK)
         for start in range(index * CHUNK, end, BLOCK):
-            stop = min(end, start + BLOCK)
-            out[start:stop] = transform(np, *(_uniform(chunk(p, start, stop), dtype) for p in range(planes)))
+            block = out[start : min(end, start + BLOCK)]
+            stop = start + block.size
+            others = (np.empty_like(block) for _ in range(planes - 1))
+            uniforms = [_uniform(words(p, start, stop), u) for p, u in enumerate((block, *others))]
+            result = transform(_InPlace, *uniforms)
+            if result is not block:
+                block[...] = result
 
     run(task, -(-n // CHUNK), allowed_threads() if n >= CHUNK else 1)
     return out.reshape(shape)
@@ -125,11 +137,11 @@ def little_noise(kind: str, rng: np.random.Generator, shape: tuple[int, ...], dt
     return (e if kind == "exponential" else np.negative(np.log(e, out=e), out=e)).astype(dtype, copy=False)
 
 
-def _uniform(words: np.ndarray, dtype: Any) -> np.ndarray:
+def _uniform(words: np.ndarray, out: np.ndarray) -> np.ndarray:
     # backdraw.random.uniform_of_words, in place
-    u = words.astype(dtype)
-    u += 0.5
-    u *= 2.0**-32
-    if u.dtype == np.float32:
-        np.minimum(u, np.float32(1.0 - 2.0**-24), out=u)
-    return u
+    out[...] = words
+    out += 0.5
+    out *= 2.0**-32
+    if out.dtype == np.float32:
+        np.minimum(out, np.float32(1.0 - 2.0**-24), out=out)
+    return out

@@ -123,6 +123,11 @@ class NumPyBackend(StandardBackend):
             return np.asarray(_quietly(body, self, *plain, **static))
         return blocks.map_rows(lambda *parts: _quietly(body, self, *parts, **static), plain)
 
+    def add_to(self, fresh: Array, x: Array) -> Array:
+        """Add in place, by blocks of any shape."""
+        blocks.add_to(fresh, self.raw(x))
+        return fresh
+
     def softmax(self, x: Array, temperature: float = 1.0) -> Array:
         """Softmax of ``x / temperature``, in place on each block."""
         return self.rowwise(_softmax, x, temperature=temperature)

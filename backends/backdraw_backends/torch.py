@@ -50,6 +50,10 @@ class _Apply(torch.autograd.Function):
         ctx.count = len(arrays)
         ctx.set_materialize_grads(False)
         ctx.mark_non_differentiable(*(y for y in outputs if not y.is_floating_point()))
+        # Without residuals of their own, or forward mode, the inputs are not computed from again: keep those needed.
+        if len(outputs) == 1 and not torch.compiler.is_compiling() and not transforms_active():
+            arrays = [a if i in ctx.places else None for i, a in enumerate(arrays)]
+            outputs = [outputs[0] if ctx.count in ctx.places else None]
         ctx.save_for_backward(*arrays, *outputs)
         ctx.save_for_forward(*arrays, *outputs)
 
@@ -152,6 +156,10 @@ class TorchBackend(Backend):
         if _free(arrays, 0):  # calls to NumPy cost less, so it is also faster for few elements
             return _by_numpy(on_numpy.rowwise, body, *arrays, **static)
         return body(self, *arrays, **static)
+
+    def add_to(self, fresh: Array, x: Array) -> Array:
+        """Add in place where torch does not watch."""
+        return _by_numpy(on_numpy.add_to, fresh, x) if _free((fresh, x)) else fresh + x
 
     def softmax(self, x: Array, temperature: float = 1.0) -> Array:
         """Torch's own kernel where its result is a number, the shifted form where it is not; NumPy's where faster."""

@@ -90,6 +90,10 @@ class Backend(ABC):
         """``body(be, *arrays, **static)``, for a body that treats the rows along the last axis one by one."""
         return body(self, *arrays, **static)
 
+    def add_to(self, fresh: Array, x: Array) -> Array:
+        """``fresh + x``, where `fresh` has the wider dtype and belongs to nobody: its memory may be used."""
+        return fresh + x
+
     def softmax(self, x: Array, temperature: float = 1.0) -> Array:
         """Softmax of ``x / temperature`` along the last axis; a row of -inf alone gives zeros."""
         return self.rowwise(_softmax, x, temperature=temperature)

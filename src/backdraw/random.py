@@ -275,13 +275,14 @@ def bits(key: Key, shape: int | tuple[int, ...] = (), width: int = 32) -> np.nda
 
 # --------------------------------------------------------------------------------------------------------- noise
 # Each transform takes the namespace and uniforms in (0, 1), and says how many uniforms an element takes. A uniform is
-# fine-grained near 0 and coarse near 1: log1p(-u) keeps the upper tail of a Gumbel to 2**-32, log(u) would not.
+# fine-grained near 0 and coarse near 1: log1p(-u) keeps the upper tail of a Gumbel to 2**-32, log(u) would not. The
+# namespace's functions get nothing that is used again, so that they may work in place.
 TRANSFORMS: dict[str, tuple[int, Callable[..., Array]]] = {
     "uniform": (1, lambda xp, u: u),  # noqa: ARG005
-    "exponential": (1, lambda xp, u: -xp.log1p(-u)),
-    "gumbel": (1, lambda xp, u: -xp.log(-xp.log1p(-u))),
-    "logistic": (1, lambda xp, u: xp.log(u) - xp.log1p(-u)),
-    "normal": (2, lambda xp, u, v: xp.sqrt(-2.0 * xp.log1p(-u)) * xp.cos((2.0 * math.pi) * v)),
+    "exponential": (1, lambda xp, u: xp.negative(xp.log1p(xp.negative(u)))),
+    "gumbel": (1, lambda xp, u: xp.negative(xp.log(xp.negative(xp.log1p(xp.negative(u)))))),
+    "logistic": (1, lambda xp, u: xp.log(u / (1.0 - u))),
+    "normal": (2, lambda xp, u, v: xp.sqrt(xp.log1p(xp.negative(u)) * -2.0) * xp.cos(v * (2.0 * math.pi))),
 }
 
 

@@ -65,6 +65,10 @@ class Distribution:
             object.__setattr__(new, name, value)
         return new
 
+    def perturbed(self, rng: Any) -> Array:
+        """Return what `perturb` makes of fresh noise; for those whose noise is added to their utilities."""
+        return perturb(self.utilities, self.perturb_noise(rng), fresh=True)  # type: ignore[attr-defined]
+
     def stopped(self) -> Self:
         """Return the distribution with constants for parameters."""
         be = self.backend
@@ -105,9 +109,9 @@ def check_shape(shape: Any) -> tuple[int, ...]:
 
 
 @primitive(native=True)
-def perturb(be: Backend, logits: Array, noise: Array) -> Array:
-    """Logits plus noise, in the wider of their dtypes."""
-    return be.rowwise(_add, logits, noise)
+def perturb(be: Backend, logits: Array, noise: Array, *, fresh: bool = False) -> Array:
+    """Logits plus noise, in the wider of their dtypes; `fresh` noise belongs to nobody and may be overwritten."""
+    return be.add_to(noise, logits) if fresh else be.rowwise(_add, logits, noise)
 
 
 def _add(be: Backend, a: Array, b: Array) -> Array:  # noqa: ARG001
@@ -115,6 +119,6 @@ def _add(be: Backend, a: Array, b: Array) -> Array:  # noqa: ARG001
 
 
 perturb.defvjp(
-    lambda be, logits, noise: (be.rowwise(_add, logits, noise), (logits,)),
-    lambda be, residuals, g: (be.cast(g, residuals[0].dtype), None),
+    lambda be, logits, noise, *, fresh=False: (perturb.function(be, logits, noise, fresh=fresh), (logits,)),
+    lambda be, residuals, g, *, fresh=False: (be.cast(g, residuals[0].dtype), None),  # noqa: ARG005
 )

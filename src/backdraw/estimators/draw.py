@@ -101,4 +101,4 @@ def gumbel_max(dist: Distribution | Array, *, rng: Any = None) -> Array:
     array([0., 0., 1.])
     """
     p = as_distribution(dist, "gumbel_max", "perturb", "argmax").stopped()
-    return p.argmax(p.perturb(p.perturb_noise(rng)))
+    return p.argmax(p.perturbed(rng))

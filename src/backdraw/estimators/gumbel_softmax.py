@@ -90,6 +90,6 @@ def gumbel_softmax(
     else:
         p = Categorical(logits, axis, where)
     t = check_positive("temperature", temperature, p.backend, p.logits)
-    u = p.perturb(p.perturb_noise(rng))
+    u = p.perturbed(rng)
     soft = p.relax(u, t)
     return surrogate(p.backend, p.argmax(u), soft) if hard else soft
