@@ -8,8 +8,9 @@ from typing import Any
 
 import numpy as np
 
-BLOCK = 1 << 15  # elements: a block and its temporaries fit in cache, and the allocator keeps their memory
-CHUNK = 1 << 20  # elements: the work of one task, and below it threads cost more than they save
+BLOCK = 1 << 16  # elements: a block and its temporaries fit in cache
+WIDE = 1 << 18  # elements: the block of a thread among several, each of whose calls takes its turn with the others
+MANY = 1 << 20  # elements: below it threads cost more than they save
 
 _pool: ThreadPoolExecutor | None = None
 _pool_size = 0
@@ -80,31 +81,27 @@ def map_rows(body: Callable[..., Any], arrays: tuple[np.ndarray, ...]) -> np.nda
     if all(a.flags.c_contiguous for a in arrays):
         arrays = tuple(a.reshape(-1, a.shape[-1]) for a in arrays)
     n = arrays[0].shape[0]
-    step = max(1, BLOCK * n // first.size)
-
-    def block(start: int) -> np.ndarray:
-        return np.asarray(body(*(a[start : start + step] for a in arrays)))
-
-    head = block(0)  # says what the body returns
-    out = np.empty((n, *head.shape[1:]), head.dtype)
-    out[:step] = head
+    threads = allowed_threads() if first.size >= MANY else 1
+    size = BLOCK if threads == 1 else min(WIDE, -(-first.size // threads))
+    step = max(1, size * n // first.size)
+    sample = np.asarray(body(*(a[:1] for a in arrays)))  # says what the body returns
+    out = np.empty((n, *sample.shape[1:]), sample.dtype)
 
     def task(i: int) -> None:
-        start = (i + 1) * step
-        out[start : start + step] = block(start)
+        out[i * step : (i + 1) * step] = body(*(a[i * step : (i + 1) * step] for a in arrays))
 
-    run(task, -(-n // step) - 1, allowed_threads() if first.size >= CHUNK else 1)
+    run(task, -(-n // step), threads)
     return out.reshape(*lead, out.shape[-1])
 
 
 def add_to(out: np.ndarray, x: np.ndarray) -> None:
     """``out += x``, on several threads where there is much of it; `out` is contiguous."""
-    if out.size < CHUNK or not x.flags.c_contiguous:
+    if out.size < MANY or not x.flags.c_contiguous:
         out += x
         return
     flat, other = out.reshape(-1), x.reshape(-1)
 
     def task(i: int) -> None:
-        flat[i * CHUNK : (i + 1) * CHUNK] += other[i * CHUNK : (i + 1) * CHUNK]
+        flat[i * WIDE : (i + 1) * WIDE] += other[i * WIDE : (i + 1) * WIDE]
 
-    run(task, -(-out.size // CHUNK), allowed_threads())
+    run(task, -(-out.size // WIDE), allowed_threads())

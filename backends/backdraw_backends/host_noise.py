@@ -15,12 +15,14 @@ import numpy as np
 from backdraw.backend import Backend
 from backdraw.errors import InvalidValueError
 from backdraw.random import TRANSFORMS, Key, words, wrong_rng
-from backdraw_backends.blocks import BLOCK, CHUNK, allowed_threads, run
+from backdraw_backends.blocks import MANY, allowed_threads, run
 
 # A source gives the words of one chunk: a function of (plane, start, stop), called in ascending order of start.
 Words = Callable[[int, int, int], np.ndarray]
 Source = Callable[[int, int], Words]
 
+BLOCK = 1 << 17  # elements: worked on at a time
+CHUNK = 1 << 18  # elements: a task, and one stream of words
 FEW = 1 << 12  # elements: up to here a generator's own exponentials are faster than words and logarithms
 
 
@@ -125,7 +127,7 @@ def noise(kind: str, source: Source, shape: tuple[int, ...], dtype: Any) -> np.n
             if result is not block:
                 block[...] = result
 
-    run(task, -(-n // CHUNK), allowed_threads() if n >= CHUNK else 1)
+    run(task, -(-n // CHUNK), allowed_threads() if n >= MANY else 1)
     return out.reshape(shape)
 
 

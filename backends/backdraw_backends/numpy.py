@@ -152,8 +152,16 @@ class NumPyBackend(StandardBackend):
         return super().sigmoid(x, temperature)
 
     def one_hot(self, index: Array, n: int, dtype: Any) -> Array:
-        """Compare in two calls."""
-        return np.equal(index[..., np.newaxis], np.arange(n)).astype(dtype)
+        """Compare where that is little; else set the ones among zeros that are never written."""
+        if index.size * n < 1 << 12:
+            return np.equal(index[..., np.newaxis], np.arange(n)).astype(dtype)
+        out = np.zeros((*index.shape, n), dtype)
+        rows, columns = np.arange(index.size), index.reshape(-1)
+        if columns.max(initial=0) == n:
+            rows = np.flatnonzero(columns < n)
+            columns = columns[rows]
+        out.reshape(-1)[rows * n + columns] = 1
+        return out
 
     def cumsum(self, x: Array) -> Array:
         """NumPy's own."""

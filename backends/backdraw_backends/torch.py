@@ -19,7 +19,7 @@ from backdraw_backends.blocks import limit_threads
 from backdraw_backends.numpy import backend as on_numpy
 
 _WORDS = 1 << 13  # elements: from here on NumPy's generators pay for their seeding
-_ROWS = 1 << 16  # elements: from here on NumPy's blocks of rows, on torch's memory, beat torch's kernels
+_ROWS = 1 << 20  # elements: from here on NumPy's blocks of rows, on torch's memory, beat torch's kernels
 
 
 class _Apply(torch.autograd.Function):

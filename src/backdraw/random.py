@@ -18,6 +18,7 @@ from backdraw.backend import Array, Backend, adapter, load_imported
 from backdraw.errors import InvalidTypeError, InvalidValueError
 
 MASK = 0xFFFFFFFF
+_BLOCK = 1 << 15  # words: three arrays of them stay in cache for the 20 rounds
 _ROTATIONS = ((13, 15, 26, 6), (17, 29, 16, 24))
 
 
@@ -228,8 +229,11 @@ def _encrypt_range(key: Key, start: int, stop: int) -> tuple[np.ndarray, np.ndar
 
 def words(key: Key, start: int, stop: int) -> np.ndarray:
     """Return the 32-bit words number `start` to `stop` of the key's stream, as a NumPy array."""
-    high, low = _encrypt_range(key, start, stop)
-    return np.bitwise_xor(high, low, out=high)
+    out = np.empty(stop - start, np.uint32)
+    for begin in range(start, stop, _BLOCK):
+        end = min(stop, begin + _BLOCK)
+        np.bitwise_xor(*_encrypt_range(key, begin, end), out=out[begin - start : end - start])
+    return out
 
 
 def bits(key: Key, shape: int | tuple[int, ...] = (), width: int = 32) -> np.ndarray:

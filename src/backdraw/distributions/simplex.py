@@ -30,8 +30,9 @@ def inverse_cdf(be: Backend, logits: Array, uniform: Array) -> Array:
 
 def argmax(be: Backend, u: Array) -> Array:
     """One-hot of the largest entry; zeros in a row of -inf alone."""
-    x = be.one_hot(be.xp.argmax(u, axis=-1), u.shape[-1], u.dtype)
-    return be.xp.where(u == -be.xp.inf, 0.0, x)
+    xp, n = be.xp, u.shape[-1]
+    index = xp.where(xp.max(u, axis=-1) == -xp.inf, n, xp.argmax(u, axis=-1))
+    return be.one_hot(index, n, u.dtype)
 
 
 def normalize(be: Backend, y: Array, x: Array) -> Array:  # noqa: ARG001

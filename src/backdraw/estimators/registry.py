@@ -89,3 +89,15 @@ def estimator(name: str) -> Entry:
     if name not in ESTIMATORS:
         raise InvalidValueError(f"estimator: expected one of {', '.join(sorted(ESTIMATORS))}, got {name!r}")
     return ESTIMATORS[name]
+
+
+def table() -> str:
+    """Return what is stated of every estimator as a table in Markdown."""
+    head = ("estimator", "gradient", "value", "law of the value", "needs f'", "for", "reference")
+    rows = [head, tuple("---" for _ in head)]
+    for name, e in sorted(ESTIMATORS.items()):
+        call = f"`{e.function.__name__}({', '.join(f'{k}={v}' for k, v in e.options.items())})`"
+        needs = "yes" if e.differentiable_f else "no"
+        law = "exact" if e.law else "other"
+        rows.append((call if e.options else f"`{name}`", e.gradient, e.forward, law, needs, e.domain, e.reference))
+    return "\n".join(f"| {' | '.join(row)} |" for row in rows)

@@ -67,7 +67,7 @@ def straight_through(dist: Distribution | Array, *, temperature: Any = 1.0, rng:
 
 @register(
     kind="draw", gradient="biased", forward="hard", law=False, differentiable_f=True, domain="discrete",
-    needs=("argmax", "mean"), reference="arXiv 1308.3432, arXiv 1606.03401",
+    needs=("argmax", "mean"), reference="arXiv 1308.3432",
 )  # fmt: skip
 def select(dist: Distribution | Array, *, temperature: Any = 0.6) -> Array:
     r"""Take the likeliest value, with no noise, and back-propagate as if it were the mean at logits / t.
