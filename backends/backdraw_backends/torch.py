@@ -214,7 +214,9 @@ class TorchBackend(Backend):
             return transform(torch, *uniform_of_words(self, words, dtype).unbind())
         generator = _generator(rng, device)
         if not eager or transforms_active():
-            words = torch.randint(0, 1 << 32, (planes, *shape), generator=generator, device=device)
+            # Traced sizes go with generator=None in no signature of randint: leave it out.
+            source = {} if generator is None else {"generator": generator}
+            words = torch.randint(0, 1 << 32, (planes, *shape), device=device, **source)
             return transform(torch, *uniform_of_words(self, words, dtype).unbind())
         if n >= _WORDS:
             seed = torch.randint(0, 1 << 32, (4,), generator=generator).tolist()

@@ -181,6 +181,22 @@ def test_compile_with_own_generator(backend: str) -> None:
     assert t.grad.abs() > 0
 
 
+@pytest.mark.parametrize("rng", [None, KEY], ids=["torch", "key"])
+def test_compile_serves_other_shapes(rng: Any) -> None:
+    # From the second shape on, torch.compile traces with symbolic sizes.
+    torch._dynamo.reset()
+
+    @torch.compile(fullgraph=True, backend="aot_eager")
+    def step(x: Any) -> Any:
+        return backdraw.gumbel_softmax(x, hard=True, rng=rng), backdraw.straight_through(x, rng=rng)
+
+    for shape in ((4, 3), (6, 5), (7, 8)):
+        x = torch.zeros(shape, requires_grad=True)
+        for hard in step(x):
+            assert torch.equal(hard.sum(-1), torch.ones(shape[0]))
+            hard[:, 0].sum().backward()
+
+
 def test_compiled_law() -> None:
     torch._dynamo.reset()
     p = torch.tensor([0.1, 0.2, 0.3, 0.4])
