@@ -192,9 +192,11 @@ def test_compile_serves_other_shapes(rng: Any) -> None:
 
     for shape in ((4, 3), (6, 5), (7, 8)):
         x = torch.zeros(shape, requires_grad=True)
-        for hard in step(x):
+        first, second = step(x)
+        for hard in (first, second):
             assert torch.equal(hard.sum(-1), torch.ones(shape[0]))
-            hard[:, 0].sum().backward()
+        (first + second)[:, 0].sum().backward()
+        assert x.grad.shape == shape
 
 
 def test_compiled_law() -> None:

@@ -103,7 +103,7 @@ def check_shape(shape: Any) -> tuple[int, ...]:
         sizes = (shape,) if isinstance(shape, Integral) else tuple(shape)
     except TypeError:
         raise InvalidTypeError(f"shape: expected an int or a tuple of ints, got {type(shape).__name__}") from None
-    if not all(isinstance(n, Integral) and not isinstance(n, bool) and n >= 0 for n in sizes):
+    if not all(isinstance(n, Integral) and not isinstance(n, bool) and int(n) >= 0 for n in sizes):
         raise InvalidValueError(f"shape: expected non-negative integers, got {shape!r}")
     return tuple(int(n) for n in sizes)
 

@@ -62,12 +62,15 @@ def intermediate_loss(
 
     Notes
     -----
-    Biased, and not in the units of the loss: the gradient grows with `step_size` until the target is a vertex. The
-    method's author normalises, and hands :math:`-q / \mathrm{softmax}(l)` to the logits; ours is the gradient of the
-    stated divergence. Measured (``tests/estimators/test_intermediate_loss.py`` repeats it): on the author's toy, five
-    five-way categoricals under a loss with a clamp of 1e-8, the clamp makes c so large that the step size has no effect;
-    normalising ends at a KL of about 0.001 to the target and the Euclidean projection collapses to a vertex, at about
-    0.3. On random quadratics the cosine of its mean gradient to the true one is about 0.77 against 0.955 for
+    Biased, and not in the units of the loss: the gradient does not scale with the cotangent but saturates once the
+    target is a vertex, so its weight beside other terms of a loss depends on `step_size`. The method's author normalises,
+    and hands :math:`-q / \mathrm{softmax}(l)` to the logits; ours is the gradient of the stated divergence.
+
+    Measured, and held by ``tests/estimators/test_intermediate_loss.py``: on the author's toy (five five-way categoricals,
+    a loss with a clamp of 1e-8, 5,000 steps of SGD) the clamp makes c so large that the step size has no effect.
+    Normalising settles near :math:`p \propto t (1 - t)` for the target t, at a KL of about 0.01 a row. Under the Euclidean
+    projection every target q is a vertex, and p falls to the two likeliest categories, at a KL of about 0.9. On random
+    quadratics of one five-way categorical the cosine of its mean gradient to the true one is about 0.79, against 0.90 for
     `straight_through`.
 
     Examples
