@@ -139,6 +139,15 @@ def little_noise(kind: str, rng: np.random.Generator, shape: tuple[int, ...], dt
     return (e if kind == "exponential" else np.negative(np.log(e, out=e), out=e)).astype(dtype, copy=False)
 
 
+def of_doubles(kind: str, u: np.ndarray) -> np.ndarray:
+    """Noise of float64 uniforms in [0, 1), a plane each, whose memory is used."""
+    np.maximum(u, 2.0**-54, out=u)
+    if kind not in ("exponential", "gumbel"):
+        return TRANSFORMS[kind][1](_InPlace, *u)
+    e = np.negative(np.log(u[0], out=u[0]), out=u[0])  # float64 is fine-grained enough near 1 to spare log1p
+    return e if kind == "exponential" else np.negative(np.log(e, out=e), out=e)
+
+
 def _uniform(words: np.ndarray, out: np.ndarray) -> np.ndarray:
     # backdraw.random.uniform_of_words, in place
     out[...] = words

@@ -172,6 +172,16 @@ class TorchBackend(Backend):
         first = np.add.reduce(y.detach().numpy()[..., 0], axis=None)
         return y if first == first else super().softmax(x, temperature)
 
+    def hardmax(self, x: Array) -> Array:
+        """Torch's own kernels; NumPy's where faster."""
+        if _free((x,)):
+            return _by_numpy(on_numpy.hardmax, x)
+        if torch.compiler.is_compiling() or transforms_active():  # vmap has no rule for this scatter
+            return super().hardmax(x)
+        index = x.argmax(-1, keepdim=True)
+        live = x.gather(-1, index) != -math.inf
+        return torch.zeros_like(x).scatter_(-1, index, live.to(x.dtype))
+
     def softmax_vjp(self, y: Array, g: Array, temperature: float = 1.0) -> Array:
         """NumPy's where faster."""
         if _free((y, g)):
@@ -221,12 +231,9 @@ class TorchBackend(Backend):
         if n >= _WORDS:
             seed = torch.randint(0, 1 << 32, (4,), generator=generator).tolist()
             return self._host_noise(kind, host_noise.seeded_source(seed), shape, dtype)
-        # Few elements: the number of calls counts. Both sources have more bits than float32, and can be 0.
-        if kind in ("exponential", "gumbel"):
-            e = torch.empty(shape, dtype=dtype).exponential_(generator=generator).clamp_min_(1e-37)
-            return e if kind == "exponential" else e.log_().neg_()
-        u = torch.rand((planes, *shape), generator=generator, dtype=torch.float64).clamp_min_(2.0**-54)
-        return transform(torch, *u.unbind()).to(dtype)
+        # Few elements: the calls are what it costs, and NumPy's cost less.
+        u = torch.rand((planes, *shape), generator=generator, dtype=torch.float64).numpy()
+        return torch.from_numpy(host_noise.of_doubles(kind, u)).to(dtype)
 
     def _host_noise(self, kind: str, source: Any, shape: tuple[int, ...], dtype: Any) -> Array:
         wide = np.float64 if dtype == torch.float64 else np.float32

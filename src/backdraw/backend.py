@@ -102,6 +102,10 @@ class Backend(ABC):
         """Pull a cotangent of ``y = softmax(x, temperature)`` back to x."""
         return self.rowwise(_softmax_vjp, y, g, temperature=temperature)
 
+    def hardmax(self, x: Array) -> Array:
+        """One-hot of the largest entry along the last axis, the first of equals; a row of -inf alone gives zeros."""
+        return self.rowwise(_hardmax, x)
+
     def at_least(self, x: Array, bound: float) -> Array:
         """``maximum(x, bound)``, NaN where x is."""
         return self.xp.where(x < bound, bound, x)
@@ -166,6 +170,12 @@ def _softmax(be: Backend, x: Array, *, temperature: float) -> Array:
     return e / be.at_least(be.xp.sum(e, axis=-1, keepdims=True), 0.5)
 
 
+def _hardmax(be: Backend, x: Array) -> Array:
+    xp, n = be.xp, x.shape[-1]
+    index = xp.where(xp.max(x, axis=-1) == -xp.inf, n, xp.argmax(x, axis=-1))
+    return be.one_hot(index, n, x.dtype)
+
+
 def _softmax_vjp(be: Backend, y: Array, g: Array, *, temperature: float) -> Array:
     back = y * (g - be.xp.sum(y * g, axis=-1, keepdims=True))
     return back if temperature == 1.0 else back / temperature
@@ -201,7 +211,7 @@ def backend_of(*arrays: Array) -> Backend:
             continue
         kind = type(x)
         if kind not in _SEEN:
-            _load(kind.__module__.partition(".")[0], kind.__name__)
+            _load(kind.__module__.partition(".")[0])
             if kind not in _SEEN:
                 _learn(x)
         be = _BY_TYPE[kind]
@@ -256,7 +266,7 @@ def _adapter_path(name: str) -> str:
     raise BackendError(f"backend: expected one of {known}, got {name!r}")
 
 
-def _load(root: str, kind: str) -> None:  # noqa: ARG001
+def _load(root: str) -> None:
     """Load the adapter of the framework whose module is `root`, if there is one."""
     root = {"jaxlib": "jax"}.get(root, root)
     if root in sys.modules and (root in OURS or any(e.name == root for e in importlib.metadata.entry_points(group=GROUP))):
@@ -270,7 +280,7 @@ def load_imported() -> None:
     for name in OURS:
         if name in sys.modules and name not in _ADAPTERS:
             with suppress(BackendError):  # who uses its arrays will be told
-                _load(name, "")
+                _load(name)
 
 
 # torch.compile cannot trace an import. This mark (what torch.compiler.assume_constant_result sets) has it run these

@@ -148,7 +148,7 @@ class Categorical(Distribution):
         """One-hot vector of the largest utility, the first of equals; no gradient."""
         be = self.backend
         u = simplex.last(be, be.stop_gradient(utilities), self.axis)
-        return be.cast(simplex.unlast(be, be.rowwise(simplex.argmax, u), self.axis), self.logits.dtype)
+        return be.cast(simplex.unlast(be, be.hardmax(u), self.axis), self.logits.dtype)
 
     def relax(self, utilities: Array, temperature: Any = 1.0) -> Array:
         """Softmax of ``utilities / temperature`` with its exact vjp; `temperature` a number or a scalar array."""

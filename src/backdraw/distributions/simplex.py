@@ -28,13 +28,6 @@ def inverse_cdf(be: Backend, logits: Array, uniform: Array) -> Array:
     return be.one_hot(index, logits.shape[-1], logits.dtype)
 
 
-def argmax(be: Backend, u: Array) -> Array:
-    """One-hot of the largest entry; zeros in a row of -inf alone."""
-    xp, n = be.xp, u.shape[-1]
-    index = xp.where(xp.max(u, axis=-1) == -xp.inf, n, xp.argmax(u, axis=-1))
-    return be.one_hot(index, n, u.dtype)
-
-
 def normalize(be: Backend, y: Array, x: Array) -> Array:  # noqa: ARG001
     """Clip at zero and divide by the sum, which is at least 1: the drawn entry's."""
     xp = be.xp
