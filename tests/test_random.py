@@ -7,7 +7,8 @@ import pytest
 from helpers import Library, run_python
 
 import backdraw
-from backdraw.random import MASK, bits, threefry2x32, words
+from backdraw.random import bits, words
+from backdraw.threefry import MASK, threefry2x32
 
 SEEDS = [0, 1, 42, 2**31, 2**32 - 1, 2**32, 2**63 - 1, 2**63, 2**64 - 1, -1, -(2**63), 0x0123456789ABCDEF]
 SHAPES: list[Any] = [(), 0, 1, 7, (3, 5), (2, 0, 3), (1, 1, 1), (33, 3)]

@@ -12,7 +12,8 @@ import numpy as np
 
 from backdraw.backend import Array
 from backdraw.errors import InvalidValueError
-from backdraw.random import MASK, TRANSFORMS, Key, threefry2x32, uniform_of_words, wrong_rng
+from backdraw.random import TRANSFORMS, Key, uniform_of_words, wrong_rng
+from backdraw.threefry import MASK, threefry2x32
 from backdraw_backends.standard import StandardBackend
 
 

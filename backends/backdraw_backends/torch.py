@@ -13,92 +13,15 @@ from torch._C import _are_functorch_transforms_active as transforms_active
 from backdraw.backend import Array, Backend
 from backdraw.errors import InvalidValueError
 from backdraw.primitive import Primitive
-from backdraw.random import MASK, TRANSFORMS, Key, threefry2x32, uniform_of_words, words, wrong_rng
+from backdraw.random import TRANSFORMS, Key, uniform_of_words, words, wrong_rng
+from backdraw.threefry import MASK, threefry2x32
 from backdraw_backends import host_noise
 from backdraw_backends.blocks import limit_threads
 from backdraw_backends.numpy import backend as on_numpy
+from backdraw_backends.torch_function import Apply, ApplyForward
 
 _WORDS = 1 << 13  # elements: from here on NumPy's generators pay for their seeding
 _ROWS = 1 << 20  # elements: from here on NumPy's blocks of rows, on torch's memory, beat torch's kernels
-
-
-class _Apply(torch.autograd.Function):
-    """A primitive with its own rule. Its residuals are outputs too, so that they can be differentiated in turn."""
-
-    generate_vmap_rule = True
-
-    @staticmethod
-    def forward(primitive: Primitive, static: Any, *arrays: Any) -> Any:
-        out, residuals = primitive.forward(backend, *arrays, **dict(static))
-        # Where each residual is found again: among the arrays, then the output, then what is returned beside it.
-        places: list[int | None] = []
-        extra: list[Any] = []
-        for r in residuals:
-            place = None if r is None else next((i for i, a in enumerate((*arrays, out)) if a is r), None)
-            if r is not None and place is None:
-                place = len(arrays) + 1 + len(extra)
-                extra.append(r)
-            places.append(place)
-        if any(out is a for a in arrays):
-            out = out.view_as(out)  # autograd wants an output of its own
-        return (out, *extra, tuple(places))
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
-        ctx.primitive, ctx.static, *arrays = inputs
-        *outputs, ctx.places = output
-        ctx.count = len(arrays)
-        ctx.set_materialize_grads(False)
-        ctx.mark_non_differentiable(*(y for y in outputs if not y.is_floating_point()))
-        # Without residuals of their own, or forward mode, the inputs are not computed from again: keep those needed.
-        if len(outputs) == 1 and not torch.compiler.is_compiling() and not transforms_active():
-            arrays = [a if i in ctx.places else None for i, a in enumerate(arrays)]
-            outputs = [outputs[0] if ctx.count in ctx.places else None]
-        ctx.save_for_backward(*arrays, *outputs)
-        ctx.save_for_forward(*arrays, *outputs)
-
-    @staticmethod
-    def backward(ctx: Any, g: Any, *g_extra: Any) -> Any:
-        static, saved, n = dict(ctx.static), ctx.saved_tensors, ctx.count
-        residuals = tuple(None if i is None else saved[i] for i in ctx.places)
-        grads = [None] * n if g is None else list(ctx.primitive.backward(backend, residuals, g, **static))
-        wanted = [j for j, x in enumerate(g_extra[:-1]) if x is not None and saved[n + 1 + j].is_floating_point()]
-        if wanted:  # a second derivative: that of the residuals, computed again from the inputs
-            inputs, extra = _residuals_again(ctx, saved[:n], wanted)
-            pullback = torch.func.vjp(extra, *(saved[i] for i in inputs))[1]
-            for i, more in zip(inputs, pullback([g_extra[j] for j in wanted]), strict=True):
-                grads[i] = more if grads[i] is None else grads[i] + more
-        return (None, None, *grads)
-
-
-class _ApplyForward(_Apply):
-    """The same with a forward-mode rule, which torch.compile refuses even where it is not used."""
-
-    @staticmethod
-    def jvp(ctx: Any, _primitive: Any, _static: Any, *tangents: Any) -> Any:
-        saved, n = ctx.saved_tensors, ctx.count
-        known = tuple(torch.zeros_like(a) if t is None and a is not None else t for a, t in zip(saved, tangents, strict=False))
-        residuals = tuple(None if i is None else saved[i] for i in ctx.places)
-        tangent = ctx.primitive.pushforward(backend, residuals, known, **dict(ctx.static))
-        if len(saved) == n + 1:
-            return tangent, None
-        inputs, extra = _residuals_again(ctx, saved[:n], list(range(len(saved) - n - 1)))
-        more = torch.func.jvp(extra, tuple(saved[i] for i in inputs), tuple(known[i] for i in inputs))[1]
-        return (tangent, *more, None)
-
-
-def _residuals_again(ctx: Any, arrays: Any, wanted: list[int]) -> tuple[list[int], Callable[..., list[Any]]]:
-    """Return the places of the inputs that can be differentiated, and the function from them to the extra outputs."""
-    inputs = [i for i, a in enumerate(arrays) if a is not None and a.is_floating_point()]
-
-    def extra(*some: Any) -> list[Any]:
-        given = dict(zip(inputs, some, strict=True))
-        every = [given.get(i, a) for i, a in enumerate(arrays)]
-        residuals = ctx.primitive.forward(backend, *every, **dict(ctx.static))[1]
-        by_place = dict(zip(ctx.places, residuals, strict=True))
-        return [by_place[len(arrays) + 1 + j] for j in wanted]
-
-    return inputs, extra
 
 
 class TorchBackend(Backend):
@@ -122,8 +45,8 @@ class TorchBackend(Backend):
         """Leave true derivatives to torch, unless blocks of rows are faster; give other rules by the autograd.Function."""
         if primitive.native and not _on_host(arrays):
             return primitive.forward(self, *arrays, **static)[0]
-        function = _ApplyForward if transforms_active() else _Apply
-        return function.apply(primitive, tuple(static.items()), *arrays)[0]
+        function = ApplyForward if transforms_active() else Apply
+        return function.apply(self, primitive, tuple(static.items()), *arrays)[0]
 
     def surrogate(self, primitive: Primitive, hard: Array, soft: Array) -> Array:
         """Take a copy of `soft` and set its data: a quarter of what an autograd.Function costs, where that is the cost."""

@@ -1,0 +1,93 @@
+"""The torch.autograd.Function of every primitive."""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch._C import _are_functorch_transforms_active as transforms_active
+
+from backdraw.backend import Backend
+from backdraw.primitive import Primitive
+
+
+class Apply(torch.autograd.Function):
+    """A primitive with its own rule. Its residuals are outputs too, so that they can be differentiated in turn."""
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(be: Backend, primitive: Primitive, static: Any, *arrays: Any) -> Any:
+        """Run the primitive; return its output, its own residuals, and where all residuals are."""
+        out, residuals = primitive.forward(be, *arrays, **dict(static))
+        # Where each residual is found again: among the arrays, then the output, then what is returned beside it.
+        places: list[int | None] = []
+        extra: list[Any] = []
+        for r in residuals:
+            place = None if r is None else next((i for i, a in enumerate((*arrays, out)) if a is r), None)
+            if r is not None and place is None:
+                place = len(arrays) + 1 + len(extra)
+                extra.append(r)
+            places.append(place)
+        if any(out is a for a in arrays):
+            out = out.view_as(out)  # autograd wants an output of its own
+        return (out, *extra, tuple(places))
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
+        """Keep what the rule needs."""
+        ctx.be, ctx.primitive, ctx.static, *arrays = inputs
+        *outputs, ctx.places = output
+        ctx.count = len(arrays)
+        ctx.set_materialize_grads(False)
+        ctx.mark_non_differentiable(*(y for y in outputs if not y.is_floating_point()))
+        # Without residuals of their own, or forward mode, the inputs are not computed from again: keep those needed.
+        if len(outputs) == 1 and not torch.compiler.is_compiling() and not transforms_active():
+            arrays = [a if i in ctx.places else None for i, a in enumerate(arrays)]
+            outputs = [outputs[0] if ctx.count in ctx.places else None]
+        ctx.save_for_backward(*arrays, *outputs)
+        ctx.save_for_forward(*arrays, *outputs)
+
+    @staticmethod
+    def backward(ctx: Any, g: Any, *g_extra: Any) -> Any:
+        """Apply the rule, and the derivative of the residuals where a second derivative asks for it."""
+        static, saved, n = dict(ctx.static), ctx.saved_tensors, ctx.count
+        residuals = tuple(None if i is None else saved[i] for i in ctx.places)
+        grads = [None] * n if g is None else list(ctx.primitive.backward(ctx.be, residuals, g, **static))
+        wanted = [j for j, x in enumerate(g_extra[:-1]) if x is not None and saved[n + 1 + j].is_floating_point()]
+        if wanted:  # a second derivative: that of the residuals, computed again from the inputs
+            inputs, extra = _residuals_again(ctx, saved[:n], wanted)
+            pullback = torch.func.vjp(extra, *(saved[i] for i in inputs))[1]
+            for i, more in zip(inputs, pullback([g_extra[j] for j in wanted]), strict=True):
+                grads[i] = more if grads[i] is None else grads[i] + more
+        return (None, None, None, *grads)
+
+
+class ApplyForward(Apply):
+    """The same with a forward-mode rule, which torch.compile refuses even where it is not used."""
+
+    @staticmethod
+    def jvp(ctx: Any, _be: Any, _primitive: Any, _static: Any, *tangents: Any) -> Any:
+        """Apply the forward-mode rule, and the residuals' tangents."""
+        saved, n = ctx.saved_tensors, ctx.count
+        known = tuple(torch.zeros_like(a) if t is None and a is not None else t for a, t in zip(saved, tangents, strict=False))
+        residuals = tuple(None if i is None else saved[i] for i in ctx.places)
+        tangent = ctx.primitive.pushforward(ctx.be, residuals, known, **dict(ctx.static))
+        if len(saved) == n + 1:
+            return tangent, None
+        inputs, extra = _residuals_again(ctx, saved[:n], list(range(len(saved) - n - 1)))
+        more = torch.func.jvp(extra, tuple(saved[i] for i in inputs), tuple(known[i] for i in inputs))[1]
+        return (tangent, *more, None)
+
+
+def _residuals_again(ctx: Any, arrays: Any, wanted: list[int]) -> tuple[list[int], Callable[..., list[Any]]]:
+    """Return the places of the inputs that can be differentiated, and the function from them to the extra outputs."""
+    inputs = [i for i, a in enumerate(arrays) if a is not None and a.is_floating_point()]
+
+    def extra(*some: Any) -> list[Any]:
+        given = dict(zip(inputs, some, strict=True))
+        every = [given.get(i, a) for i, a in enumerate(arrays)]
+        residuals = ctx.primitive.forward(ctx.be, *every, **dict(ctx.static))[1]
+        by_place = dict(zip(ctx.places, residuals, strict=True))
+        return [by_place[len(arrays) + 1 + j] for j in wanted]
+
+    return inputs, extra
