@@ -18,7 +18,7 @@ FUNCTIONS = [
     "draw", "fold_in", "gumbel_max", "gumbel_softmax", "intermediate_loss", "key", "kl", "primitive", "select", "split",
     "stop_gradient", "straight_through", "value_and_grad", "vjp",
 ]  # fmt: skip
-MODULES = ["backend", "distributions", "errors", "estimators", "gradient", "random", "schedules"]
+MODULES = ["backend", "distributions", "errors", "estimators", "gradient", "random", "schedules", "threefry"]
 
 ELSEWHERE = ["torch", "jax", "jaxlib", "cupy", "scipy", "sklearn", "matplotlib", "typer", "rich"]
 LOADED = f"print([name for name in {ELSEWHERE} if name in sys.modules])"
