@@ -28,8 +28,12 @@ class Apply(torch.autograd.Function):
                 place = len(arrays) + 1 + len(extra)
                 extra.append(r)
             places.append(place)
-        if any(out is a for a in arrays):
-            out = out.view_as(out)  # autograd wants an output of its own
+        source = next((i for i, a in enumerate(arrays) if a is out), None)
+        if source is not None:  # autograd wants an output of its own
+            if torch.compiler.is_compiling() or transforms_active():
+                out = out.view_as(out)
+            else:  # one that the user may write to: a copy where the rule will look at the original
+                out = out.clone() if source in places else out.data
         return (out, *extra, tuple(places))
 
     @staticmethod

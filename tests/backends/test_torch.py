@@ -263,3 +263,17 @@ def test_caller_keeps_requires_grad() -> None:
     backdraw.straight_through(x, rng=KEY)
     assert x.requires_grad
     assert x.is_leaf
+
+
+@pytest.mark.parametrize("n", [4, 300_000], ids=["few", "many"])
+@pytest.mark.parametrize("name", ["gumbel_softmax_hard", "straight_through", "intermediate_loss"])
+def test_a_hard_draw_may_be_written_to(name: str, n: int) -> None:
+    # As the output of torch's own gumbel_softmax; the gradient is that of the draw as it was made.
+    f = ESTIMATORS.get(name, lambda x: backdraw.intermediate_loss(x, rng=KEY))
+    x, y = (torch.randn((n, 4), generator=torch.Generator().manual_seed(0)).requires_grad_() for _ in range(2))
+    g = torch.linspace(-1, 1, 4).expand(n, 4)
+    out = f(x)
+    out.mul_(2.0)
+    out.backward(g)
+    (f(y) * 2.0).backward(g)
+    torch.testing.assert_close(x.grad, y.grad)
