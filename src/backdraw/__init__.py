@@ -9,11 +9,16 @@ from backdraw.errors import BackdrawError as BackdrawError
 from backdraw.errors import BackendError as BackendError
 from backdraw.errors import GradientError as GradientError
 from backdraw.estimators import draw as draw
+from backdraw.estimators import exact as exact
 from backdraw.estimators import gumbel_max as gumbel_max
 from backdraw.estimators import gumbel_softmax as gumbel_softmax
 from backdraw.estimators import intermediate_loss as intermediate_loss
+from backdraw.estimators import muprop as muprop
+from backdraw.estimators import reinforce as reinforce
+from backdraw.estimators import rloo as rloo
 from backdraw.estimators import select as select
 from backdraw.estimators import straight_through as straight_through
+from backdraw.estimators import vimco as vimco
 from backdraw.gradient import stop_gradient as stop_gradient
 from backdraw.gradient import value_and_grad as value_and_grad
 from backdraw.gradient import vjp as vjp

@@ -115,7 +115,7 @@ class Backend(ABC):
         xp = self.xp
         top = self.at_least(self.stop_gradient(xp.max(x, axis=-1, keepdims=True)), self.lowest(x))
         total = xp.sum(xp.exp(x - top), axis=-1, keepdims=True)
-        live = total > 0
+        live = total != 0  # a NaN lives on
         return xp.where(live, top + xp.log(xp.where(live, total, 1.0)), -xp.inf)
 
     def cumsum(self, x: Array) -> Array:

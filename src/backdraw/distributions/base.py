@@ -52,6 +52,11 @@ class Distribution:
         """The backend of the parameters, which are of one framework."""
         return backend_of(getattr(self, self.parameters[0]))
 
+    @property
+    def leading_shape(self) -> tuple[int, ...]:
+        """The batch axes in front of all others: those that f may leave."""
+        return self.batch_shape  # type: ignore[attr-defined]
+
     def replace(self, **changes: Any) -> Self:
         """Return a copy with some fields changed, and nothing checked again."""
         arrays = [changes.get(name, getattr(self, name)) for name in self.arrays]
@@ -68,6 +73,18 @@ class Distribution:
     def perturbed(self, rng: Any) -> Array:
         """Return what `perturb` makes of fresh noise; for those whose noise is added to their utilities."""
         return perturb(self.utilities, self.perturb_noise(rng), fresh=True)  # type: ignore[attr-defined]
+
+    def weighted_score(self, x: Array, weights: Array, *, centred: bool = False) -> tuple[Array, ...]:  # noqa: ARG002
+        """Return the sum over samples of weight times score, one array per parameter.
+
+        `x` has the samples in front, `weights` too, and then as many of the batch axes as f has left. `centred` says that
+        the weights sum to zero over the samples, which may save a part of the score.
+        """
+        xp = self.backend.xp
+        scores = self.score(x)  # type: ignore[attr-defined]
+        every = scores if isinstance(scores, tuple) else (scores,)
+        wide = (xp.reshape(weights, (*weights.shape, *(1,) * (s.ndim - weights.ndim))) for s in every)
+        return tuple(xp.sum(w * s, axis=0) for w, s in zip(wide, every, strict=True))
 
     def stopped(self) -> Self:
         """Return the distribution with constants for parameters."""

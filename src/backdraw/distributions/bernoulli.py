@@ -53,6 +53,10 @@ class Bernoulli(Distribution):
         """The shape of the logits."""
         return tuple(self.logits.shape)
 
+    def over_event(self, x: Array) -> Array:
+        """Return an array of the batch shape as it is: a bit has no axes of its own."""
+        return x
+
     def draw_noise(self, rng: Any, shape: tuple[int, ...] = ()) -> Array:
         """Uniforms for `sample`, float64, one a bit."""
         be = self.backend

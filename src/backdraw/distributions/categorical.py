@@ -85,6 +85,15 @@ class Categorical(Distribution):
         del shape[self.axis]
         return tuple(shape)
 
+    @property
+    def leading_shape(self) -> tuple[int, ...]:
+        """The batch axes in front of the categories."""
+        return tuple(self.logits.shape[: self.axis])
+
+    def over_event(self, x: Array) -> Array:
+        """Give an array of the batch shape, or with samples in front, the axis of the categories, of size 1."""
+        return self.backend.xp.expand_dims(x, axis=self.axis)
+
     def draw_noise(self, rng: Any, shape: tuple[int, ...] = ()) -> Array:
         """Uniforms for `sample`: one a draw, float64, the axis of the categories of size 1."""
         be = self.backend
@@ -109,6 +118,13 @@ class Categorical(Distribution):
         """Gradient of ``log_prob(x)`` in the logits: ``x - sum(x) * mean()``."""
         total = self.backend.xp.sum(x, axis=self.axis, keepdims=True)
         return x - total * self.stopped().mean()
+
+    def weighted_score(self, x: Array, weights: Array, *, centred: bool = False) -> tuple[Array, ...]:
+        """Return the sum over samples of weight times score; where the weights sum to zero, the draws alone say it."""
+        xp = self.backend.xp
+        w = xp.reshape(weights, (*weights.shape, *(1,) * (x.ndim - weights.ndim)))
+        total = xp.sum(w * x, axis=0)
+        return (total if centred else total - xp.sum(w, axis=0) * self.stopped().mean(),)
 
     def mean(self, *, temperature: float = 1.0) -> Array:
         """Probabilities, of the logits divided by `temperature`."""

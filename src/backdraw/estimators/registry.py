@@ -35,6 +35,8 @@ class Entry:
         The source.
     options : mapping
         Options that make this entry of the function.
+    objective : {"mean", "log mean exp"}
+        What the value of an expectation is, and its gradient that of: E[f(x)], or E[log mean f(x)] over the samples.
     """
 
     name: str
@@ -48,6 +50,7 @@ class Entry:
     needs: tuple[str, ...]
     reference: str
     options: Mapping[str, Any] = field(default_factory=dict)
+    objective: Literal["mean", "log mean exp"] = "mean"
 
     def __call__(self, *args: Any, **options: Any) -> Any:
         """Call the function with this entry's options."""

@@ -1,0 +1,127 @@
+"""Enumeration: the exact expectation, and the joint states that other estimators choose among."""
+
+import math
+from typing import Any
+
+from backdraw.backend import Array, Backend
+from backdraw.distributions import Distribution
+from backdraw.errors import InvalidValueError
+from backdraw.estimators.arguments import as_distribution
+from backdraw.estimators.expectation import Function, evaluate
+from backdraw.estimators.registry import register
+from backdraw.primitive import Residuals, primitive
+
+LIMIT = 2**20
+
+
+@register(
+    kind="expectation", gradient="unbiased", forward="hard", law=True, differentiable_f=False, domain="discrete",
+    needs=("support", "log_prob"), reference="enumeration",
+)  # fmt: skip
+def exact(f: Function, dist: Distribution | Array) -> Array:
+    r"""Compute the expectation of f by enumeration: :math:`\sum_x p(x) f(x)` over all joint values of the event axes.
+
+    Parameters
+    ----------
+    f : callable
+        As for `backdraw.reinforce`. It receives every joint value of its event axes, up to 2**20, as the samples.
+    dist : Distribution or array
+        A distribution whose values can be enumerated; an array means ``Categorical(array)``.
+
+    Returns
+    -------
+    array, shape ``batch``
+        The expectation, exact but for rounding, in the wider dtype of f's values and the probabilities. It is
+        differentiable in the distribution's parameters and in all that f closes over, as often as f is.
+
+    Raises
+    ------
+    TypeError
+        If `dist` cannot be enumerated, or f returns no array of its framework.
+    ValueError
+        If there are more than 2**20 joint values, or f's values have another shape.
+
+    Notes
+    -----
+    Neither bias nor variance. f is called twice: with one value, to see which axes it keeps as batch axes, and with all. A
+    value of probability 0 adds nothing, whatever f makes of it.
+
+    References
+    ----------
+    The definition of the expectation.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import backdraw
+    >>> f = lambda x: np.argmax(x, -1) ** 2.0
+    >>> value, (grad,) = backdraw.value_and_grad(lambda l: backdraw.exact(f, l))(np.zeros(3))
+    >>> float(value.round(3)), grad.round(3)
+    (1.667, array([-0.556, -0.222,  0.778]))
+    """
+    p = as_distribution(dist, "exact", "support", "log_prob")
+    n = event_start(f, p)
+    x = joint_support(p, n)
+    return expect(joint_log_prob(p, x, n), evaluate(f, x, p))
+
+
+def event_start(f: Function, p: Any) -> int:
+    """Return how many batch axes f leaves, by calling it with one value."""
+    values, _ = p.stopped().support()
+    return evaluate(f, values[:1, ...], p).ndim - 1
+
+
+def joint_support(p: Any, n: int) -> Array:
+    """Return every joint value of the batch axes from the n-th on, as samples of the distribution's shape."""
+    be, (values, _) = p.backend, p.stopped().support()
+    xp, states, factors = be.xp, values.shape[0], p.batch_shape[n:]
+    m = math.prod(factors)
+    if m * math.log2(states) > math.log2(LIMIT):
+        count = str(states**m) if m < 100 else f"{states}**{m}"
+        raise InvalidValueError(
+            f"dist: expected at most {LIMIT} joint values, got {count}, of {m} factors with {states} values each; "
+            "take an estimator that draws, such as backdraw.rloo"
+        )
+    # The j-th digit of a value's number is the state of factor j.
+    number = xp.expand_dims(xp.arange(states**m, device=be.device(values)), axis=-1)
+    powers = xp.asarray([states**j for j in range(m)], dtype=number.dtype, device=be.device(values))
+    digits = xp.reshape(number // powers % states, (states**m, *(1,) * n, *factors))
+    index = xp.broadcast_to(p.over_event(digits), (states**m, *values.shape[1:]))
+    return xp.take_along_axis(values, index, axis=0)
+
+
+def joint_log_prob(p: Any, x: Array, n: int) -> Array:
+    """Log-probability of joint values, summed over the batch axes from the n-th on."""
+    return sum_last(p.log_prob(x), count=len(p.batch_shape) - n)
+
+
+@primitive(native=True)
+def sum_last(be: Backend, x: Array, *, count: int) -> Array:
+    """Sum over the last axes."""
+    return be.xp.sum(x, axis=tuple(range(-count, 0))) if count else x
+
+
+sum_last.defvjp(
+    lambda be, x, *, count: (sum_last.function(be, x, count=count), (x,)),
+    lambda be, residuals, g, *, count: (be.xp.broadcast_to(be.xp.reshape(g, (*g.shape, *(1,) * count)), residuals[0].shape),),
+)
+
+
+@primitive(native=True)
+def expect(be: Backend, logp: Array, values: Array) -> Array:
+    """``sum(exp(logp) * values)`` over the first axis; what has probability 0 adds nothing."""
+    return _expect_fwd(be, logp, values)[0]
+
+
+def _expect_fwd(be: Backend, logp: Array, values: Array) -> tuple[Array, Residuals]:
+    p = be.xp.exp(logp)
+    parts = p * be.xp.where(p > 0, values, 0.0)
+    return be.xp.sum(parts, axis=0), (p, parts, logp, values)
+
+
+def _expect_vjp(be: Backend, residuals: Residuals, g: Array) -> tuple[Array, Array]:
+    p, parts, logp, values = residuals
+    return be.cast(g * parts, logp.dtype), be.cast(g * p, values.dtype)
+
+
+expect.defvjp(_expect_fwd, _expect_vjp)

@@ -1,0 +1,109 @@
+"""What the estimators of E[f(x)] share: how f is called, and how a gradient is handed to the parameters."""
+
+from collections.abc import Callable
+from numbers import Integral
+from typing import Any
+
+from backdraw.backend import Array, Backend, backend_of
+from backdraw.errors import InvalidTypeError, InvalidValueError
+from backdraw.estimators.surrogate import once
+from backdraw.primitive import Primitive, Residuals, primitive
+
+Function = Callable[[Array], Array]
+
+
+def check_samples(estimator: str, samples: Any, least: int = 1) -> int:
+    """Return the number of samples as an int that is large enough for the estimator."""
+    if isinstance(samples, bool) or not isinstance(samples, Integral):
+        raise InvalidTypeError(f"samples: expected an int, got {type(samples).__name__}")
+    if samples < least:
+        raise InvalidValueError(f"samples: {estimator} needs at least {least}, got {samples}")
+    return int(samples)
+
+
+def draw(dist: Any, samples: int, rng: Any) -> Array:
+    """Independent exact draws, with no gradient."""
+    return dist.sample(dist.draw_noise(rng, (samples,)))
+
+
+def evaluate(f: Function, x: Array, dist: Any, *, name: str = "f") -> Array:
+    """Call f on samples, and check that it returns one value per sample and batch element."""
+    values = f(x)
+    be = dist.backend
+    if not _owned(be, values):
+        raise InvalidTypeError(f"{name}: expected a function that returns {be.name} arrays, got {type(values).__name__}")
+    shape, batch = tuple(values.shape), dist.leading_shape
+    n = len(shape) - 1
+    if n < 0 or n > len(batch) or shape != (x.shape[0], *batch[:n]):
+        raise InvalidValueError(
+            f"{name}: expected values of shape (samples, *batch) for x of shape {tuple(x.shape)}, that is "
+            f"{(x.shape[0], *batch)} or fewer of its axes from the left, got shape {shape}"
+        )
+    if be.xp.isdtype(values.dtype, "complex floating"):
+        raise InvalidTypeError(f"{name}: expected real values, got {values.dtype}")
+    # Counts and hits are fair values too; they have no gradient to lose.
+    return values if be.is_floating(values.dtype) else be.xp.astype(values, dist.params[0].dtype)
+
+
+def _owned(be: Backend, values: Any) -> bool:
+    try:
+        return backend_of(values) is be
+    except InvalidTypeError:
+        return False
+
+
+def constant(be: Backend, values: Array) -> Array:
+    """Return the values as weights are made of them: without a gradient, in float32 or wider."""
+    return be.cast(be.stop_gradient(values), be.wide(values.dtype))
+
+
+def expand(be: Backend, weights: Array, ndim: int) -> Array:
+    """Append axes of size 1, so that weights per batch element meet arrays with event axes."""
+    return be.xp.reshape(weights, (*weights.shape, *(1,) * (ndim - weights.ndim)))
+
+
+@primitive(native=True)
+def mean(be: Backend, values: Array) -> Array:
+    """Mean over the samples."""
+    return be.cast(be.xp.mean(be.cast(values, be.wide(values.dtype)), axis=0), values.dtype)
+
+
+def _mean_vjp(be: Backend, residuals: Residuals, g: Array) -> tuple[Array]:
+    (values,) = residuals
+    return (be.xp.broadcast_to(be.xp.expand_dims(g, axis=0) / values.shape[0], values.shape),)
+
+
+mean.defvjp(lambda be, values: (mean.function(be, values), (values,)), _mean_vjp)
+
+
+class Attach(Primitive):
+    """A value whose gradient in the parameters is an estimate that is known already, per batch element."""
+
+    name = "expectation"
+
+    def forward(self, be: Backend, value: Array, *arrays: Array, **static: Any) -> tuple[Array, Residuals]:  # noqa: ARG002
+        """Return the value as it is; the arrays are the parameters and then their gradients."""
+        return value, arrays
+
+    def backward(  # type: ignore[override]  # the static arguments by name
+        self, be: Backend, residuals: Residuals, cotangent: Array, *, estimator: str
+    ) -> tuple[Array | None, ...]:
+        """Scale the gradients of each batch element by its cotangent."""
+        n = len(residuals) // 2
+        params, grads = residuals[:n], residuals[n:]
+        scaled = (
+            be.cast(be.stop_gradient(expand(be, cotangent, g.ndim) * g), parameter.dtype)
+            for parameter, g in zip(params, grads, strict=True)
+        )
+        final = [once(be, g, cotangent, *params, estimator=estimator) for g in scaled]
+        return (cotangent, *final, *(None for _ in grads))
+
+
+_attach = Attach()
+
+
+def attach(value: Array, dist: Any, grads: tuple[Array, ...], *, estimator: str) -> Array:
+    """Return the value, with these gradients in the distribution's parameters beside those that it has."""
+    be = dist.backend
+    constants = (be.stop_gradient(g) for g in grads)
+    return be.apply(_attach, (value, *dist.params, *constants), {"estimator": estimator})
