@@ -13,7 +13,7 @@ import backdraw
 W = np.asarray([0.3, -0.8, 0.5, 0.2, 0.9, -0.4, 0.7, 0.1, -0.6, 0.4, -0.2, 0.8])
 
 
-@backdraw.primitive
+@backdraw.primitive(native=True)
 def wave(be: Any, x: Any, w: Any, *, event: int) -> Any:
     """``cos(s) + s**2 / 4`` of ``s = <x, w>`` over the last `event` axes: smooth, not additive, with weights of its own."""
     return _wave_fwd(be, x, w, event=event)[0]

@@ -45,7 +45,7 @@ class TorchBackend(Backend):
         """Leave true derivatives to torch, unless blocks of rows are faster; give other rules by the autograd.Function."""
         if primitive.native and not _on_host(arrays):
             return primitive.forward(self, *arrays, **static)[0]
-        function = ApplyForward if transforms_active() else Apply
+        function = ApplyForward if transforms_active() and not torch.compiler.is_compiling() else Apply
         return function.apply(self, primitive, tuple(static.items()), *arrays)[0]
 
     def surrogate(self, primitive: Primitive, hard: Array, soft: Array) -> Array:
