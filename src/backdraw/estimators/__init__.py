@@ -7,5 +7,6 @@ from backdraw.estimators.intermediate_loss import intermediate_loss as intermedi
 from backdraw.estimators.registry import ESTIMATORS as ESTIMATORS
 from backdraw.estimators.registry import Entry as Entry
 from backdraw.estimators.registry import estimator as estimator
+from backdraw.estimators.reparameterize import reparameterize as reparameterize
 from backdraw.estimators.straight_through import select as select
 from backdraw.estimators.straight_through import straight_through as straight_through
