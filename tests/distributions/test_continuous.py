@@ -217,9 +217,7 @@ def test_gradients_of_expectations(name: str) -> None:
 def test_intermediate_loss_of_a_normal(lib: Library, control_variate: bool) -> None:
     loc, scale, c = LOC2, SCALE2, RNG.normal(size=BATCH)
     x, pullback = backdraw.vjp(
-        lambda *a: backdraw.intermediate_loss(
-            backdraw.Normal(*a), step_size=0.2, control_variate=control_variate, rng=KEY
-        ),
+        lambda *a: backdraw.intermediate_loss(backdraw.Normal(*a), step_size=0.2, control_variate=control_variate, rng=KEY),
         *map(lib.asarray, (loc, scale)),
     )
     x = lib.to_numpy(x)

@@ -87,6 +87,10 @@ class Distribution:
         wide = (xp.reshape(weights, (*weights.shape, *(1,) * (s.ndim - weights.ndim))) for s in every)
         return tuple(xp.sum(w * s, axis=0) for w, s in zip(wide, every, strict=True))
 
+    def repeated(self, n: int) -> Self:
+        """Return the distribution of `n` independent draws: the parameters with one more batch axis, in front."""
+        return self.replace(**{name: repeat(getattr(self, name), n=n) for name in self.parameters})
+
     def stopped(self) -> Self:
         """Return the distribution with constants for parameters."""
         be = self.backend
@@ -139,4 +143,16 @@ def _add(be: Backend, a: Array, b: Array) -> Array:  # noqa: ARG001
 perturb.defvjp(
     lambda be, logits, noise, *, fresh=False: (perturb.function(be, logits, noise, fresh=fresh), (logits,)),
     lambda be, residuals, g, *, fresh=False: (be.cast(g, residuals[0].dtype), None),  # noqa: ARG005
+)
+
+
+@primitive(native=True)
+def repeat(be: Backend, x: Array, *, n: int) -> Array:
+    """`n` times the same array, along a new first axis."""
+    return be.xp.broadcast_to(x, (n, *x.shape))
+
+
+repeat.defvjp(
+    lambda be, x, *, n: (repeat.function(be, x, n=n), ()),
+    lambda be, residuals, g, *, n: (be.xp.sum(g, axis=0),),  # noqa: ARG005
 )

@@ -4,7 +4,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from backdraw.distributions import Categorical, Distribution
 from backdraw.errors import InvalidValueError
+from backdraw.estimators.expectation import evaluate, mean
 
 
 @dataclass(frozen=True)
@@ -55,6 +57,13 @@ class Entry:
     def __call__(self, *args: Any, **options: Any) -> Any:
         """Call the function with this entry's options."""
         return self.function(*args, **{**self.options, **options})
+
+    def expectation(self, f: Callable[[Any], Any], dist: Any, *, samples: int = 1, **options: Any) -> Any:
+        """Return the mean of f over `samples` with this estimator's gradient, be it a draw's or an expectation's."""
+        if self.kind == "expectation":
+            return self(f, dist, samples=samples, **options)
+        p = dist if isinstance(dist, Distribution) else Categorical(dist)
+        return mean(evaluate(f, self(p.repeated(samples), **options), p))
 
 
 ESTIMATORS: dict[str, Entry] = {}
