@@ -34,6 +34,18 @@ def _wave_bwd(be: Any, residuals: Any, g: Any, *, event: int) -> Any:
 wave.defvjp(_wave_fwd, _wave_bwd)
 
 
+@backdraw.primitive(native=True)
+def bowl(be: Any, x: Any, *, event: int) -> Any:
+    """``sum((x - 0.3)**2)`` over the last `event` axes."""
+    return be.xp.sum((x - 0.3) ** 2, axis=tuple(range(-event, 0))) if event else (x - 0.3) ** 2
+
+
+bowl.defvjp(
+    lambda be, x, *, event: (bowl.function(be, x, event=event), (x,)),
+    lambda be, res, g, *, event: (2 * be.xp.reshape(g, (*g.shape, *(1,) * event)) * (res[0] - 0.3),),
+)
+
+
 def hash_of(x: np.ndarray) -> np.ndarray:
     """A function of one-hot rows that is neither additive nor differentiable: a number that mixes the categories."""
     digits = np.argmax(x, -1)

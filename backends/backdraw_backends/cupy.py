@@ -41,6 +41,11 @@ class CuPyBackend(StandardBackend):
             words = _words(rng, planes * math.prod(shape)).reshape(planes, *shape)
             return transform(cupy, *uniform_of_words(self, words, dtype))
 
+    def streams(self, rng: Any, num: int, device: Any) -> tuple[Any, ...]:
+        """Use the same generator, one noise after the other."""
+        with device:
+            return (_generator(rng),) * num
+
     def host(self, f: Callable[..., Any], *arrays: Array, shape: tuple[int, ...], dtype: Any) -> Array:
         """Run ``f`` on copies in host memory."""
         out = np.asarray(f(*(cupy.asnumpy(x) for x in arrays))).reshape(shape)

@@ -96,6 +96,10 @@ class JaxBackend(Backend):
         u = uniform_of_words(self, words, dtype)
         return transform(jnp, u) if planes == 1 else transform(jnp, *u).reshape(shape)
 
+    def streams(self, rng: Any, num: int, device: Any) -> tuple[Any, ...]:  # noqa: ARG002
+        """Split the key."""
+        return tuple(jax.random.split(_jax_key(rng), num))
+
 
 @cache
 def _with_rule(primitive: Primitive, items: tuple[tuple[str, Any], ...]) -> Callable[..., Array]:

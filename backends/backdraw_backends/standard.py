@@ -68,6 +68,10 @@ class StandardBackend(Backend):
         wide = np.float64 if self.xp.finfo(dtype).bits == 64 else np.float32
         return self.xp.asarray(host_noise.noise(kind, host_noise.source(rng, self), shape, wide), device=device)
 
+    def streams(self, rng: Any, num: int, device: Any) -> tuple[Any, ...]:  # noqa: ARG002
+        """Use the same generator, one noise after the other."""
+        return (host_noise.generator(rng, self),) * num
+
     def host(self, f: Callable[..., Any], *arrays: Array, shape: tuple[int, ...], dtype: Any) -> Array:
         """Run ``f`` on NumPy copies, made through DLPack."""
         on_host = (np.from_dlpack(self.xp.asarray(self.raw(x), copy=True, device=None)) for x in arrays)

@@ -3,6 +3,7 @@
 import math
 import numbers
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from typing import Any
 
 import array_api_compat.torch as xp
@@ -64,6 +65,10 @@ class TorchBackend(Backend):
         """Differentiate by torch.func."""
         out, pullback = torch.func.vjp(fn, *arrays)
         return out, lambda cotangent: pullback(cotangent)
+
+    def detached(self) -> AbstractContextManager[Any]:
+        """Record no graph for what the function closes over."""
+        return torch.no_grad()
 
     def host(self, f: Callable[..., Any], *arrays: Array, shape: tuple[int, ...], dtype: Any) -> Array:
         """Run ``f`` on NumPy arrays of the same values."""
@@ -157,6 +162,10 @@ class TorchBackend(Backend):
         # Few elements: the calls are what it costs, and NumPy's cost less.
         u = torch.rand((planes, *shape), generator=generator, dtype=torch.float64).numpy()
         return torch.from_numpy(host_noise.of_doubles(kind, u)).to(dtype)
+
+    def streams(self, rng: Any, num: int, device: Any) -> tuple[Any, ...]:
+        """Use the same generator, one noise after the other."""
+        return (_generator(rng, device),) * num
 
     def _host_noise(self, kind: str, source: Any, shape: tuple[int, ...], dtype: Any) -> Array:
         wide = np.float64 if dtype == torch.float64 else np.float32

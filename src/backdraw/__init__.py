@@ -23,11 +23,14 @@ from backdraw.estimators import gumbel_softmax as gumbel_softmax
 from backdraw.estimators import intermediate_loss as intermediate_loss
 from backdraw.estimators import muprop as muprop
 from backdraw.estimators import pathwise as pathwise
+from backdraw.estimators import rebar as rebar
 from backdraw.estimators import reinforce as reinforce
+from backdraw.estimators import relax as relax
 from backdraw.estimators import reparameterize as reparameterize
 from backdraw.estimators import rloo as rloo
 from backdraw.estimators import select as select
 from backdraw.estimators import straight_through as straight_through
+from backdraw.estimators import variance_loss as variance_loss
 from backdraw.estimators import vimco as vimco
 from backdraw.gradient import stop_gradient as stop_gradient
 from backdraw.gradient import value_and_grad as value_and_grad

@@ -63,6 +63,10 @@ class Backend(ABC):
         """Fresh noise of one of the kinds in `backdraw.random.TRANSFORMS`, float32 or wider, owned by the caller."""
 
     @abstractmethod
+    def streams(self, rng: Any, num: int, device: Any) -> tuple[Any, ...]:
+        """Return what of an ``rng=`` of the framework, no key of ours, can be used `num` times for independent noise."""
+
+    @abstractmethod
     def host(self, f: Callable[..., Any], *arrays: Array, shape: tuple[int, ...], dtype: Any) -> Array:
         """Run ``f`` on NumPy copies of the arrays; its result is an array of `shape` and `dtype`, with no gradient."""
 
@@ -76,6 +80,10 @@ class Backend(ABC):
 
     def double(self) -> AbstractContextManager[Any]:
         """Return a context in which float64 exists, where the framework otherwise hides it."""
+        return nullcontext()
+
+    def detached(self) -> AbstractContextManager[Any]:
+        """Return a context in which `vjp` differentiates in its own arrays alone, where that saves work."""
         return nullcontext()
 
     def refuses_second_derivatives(self) -> bool:

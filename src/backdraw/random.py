@@ -262,6 +262,11 @@ def noise(be: Backend, kind: str, rng: Any, shape: tuple[int, ...], like: Array,
     return be.noise(kind, rng, shape, dtype, be.device(like))
 
 
+def streams(be: Backend, rng: Any, num: int, like: Array) -> tuple[Any, ...]:
+    """Make of one ``rng=`` as many sources of independent noise, for one call that takes several noises."""
+    return split(rng, num) if isinstance(rng, Key) else be.streams(rng, num, be.device(like))
+
+
 def wrong_rng(rng: object, be: Backend) -> InvalidTypeError:
     """Return the error for an ``rng=`` that the backend cannot use."""
     kind = type(rng)

@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import pytest
 from helpers import Backend, Library, finite_difference
-from problems import PROBLEMS, Problem
+from problems import PROBLEMS, Problem, bowl
 
 import backdraw
 from backdraw.estimators import ESTIMATORS, Entry
@@ -24,10 +24,11 @@ PAIRS = [
 SMALL = [(name, problem) for name, problem in PAIRS if problem in ("four factors", "shared")]
 
 
-def options(entry: Entry) -> dict[str, Any]:
+def options(entry: Entry, event: int) -> dict[str, Any]:
     """Return the options of a call, with a key where the estimator draws."""
     noise = {"rng": KEY} if "rng" in (entry.function.__kwdefaults__ or {}) else {}
-    return {**OPTIONS.get(entry.name, {}), **noise}
+    needed = {"surrogate": lambda x: bowl(x, event=event)} if entry.name == "relax" else {}
+    return {**OPTIONS.get(entry.name, {}), **needed, **noise}
 
 
 def samples_of(entry: Entry) -> int:
@@ -38,7 +39,7 @@ def samples_of(entry: Entry) -> int:
 def estimate(name: str, problem: str, f: Any, logits: Any) -> Any:
     """Call the estimator."""
     entry = ESTIMATORS[name]
-    return entry(f, PROBLEMS[problem].make(logits), **options(entry))
+    return entry(f, PROBLEMS[problem].make(logits), **options(entry, PROBLEMS[problem].event))
 
 
 def many(problem: str, n: int) -> np.ndarray:
@@ -210,13 +211,13 @@ def test_wrong_values_of_f(framework: Library, name: str) -> None:
     dist = make(framework.asarray(np.zeros((2, 3))))
     xp = framework.xp
     with pytest.raises(ValueError, match="expected values of shape"):
-        entry(lambda x: x[:, :1, ...], dist, **options(entry))
+        entry(lambda x: x[:, :1, ...], dist, **options(entry, 2))
     with pytest.raises(ValueError, match="expected values of shape"):
-        entry(lambda x: xp.sum(x), dist, **options(entry))
+        entry(lambda x: xp.sum(x), dist, **options(entry, 2))
     with pytest.raises(TypeError, match=r"expected a function that returns .* arrays, got float"):
-        entry(lambda x: 1.0, dist, **options(entry))
+        entry(lambda x: 1.0, dist, **options(entry, 2))
     if "samples" in (entry.function.__kwdefaults__ or {}):
         with pytest.raises(ValueError, match="samples: "):
-            entry(lambda x: xp.sum(x, axis=(-1, -2)), dist, **{**options(entry), "samples": 0})
+            entry(lambda x: xp.sum(x, axis=(-1, -2)), dist, **{**options(entry, 2), "samples": 0})
         with pytest.raises(TypeError, match="samples: expected an int"):
-            entry(lambda x: xp.sum(x, axis=(-1, -2)), dist, **{**options(entry), "samples": 1.5})
+            entry(lambda x: xp.sum(x, axis=(-1, -2)), dist, **{**options(entry, 2), "samples": 1.5})

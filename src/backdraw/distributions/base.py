@@ -15,6 +15,7 @@ NEEDS = {
     "score": "it has no score (gradient of the log-probability)",
     "support": "its values cannot be enumerated",
     "perturb": "it is not the argmax of perturbed utilities; take backdraw.draw or backdraw.straight_through",
+    "conditional_perturb": "its utilities given the draw are not known; take backdraw.rloo",
     "argmax": "it has no argmax over its vertices; take backdraw.draw",
     "relax": "it has no relaxation; take an estimator that draws exactly, such as backdraw.straight_through",
     "mean": "its mean is not known in closed form; take an estimator that relaxes, such as backdraw.gumbel_softmax",

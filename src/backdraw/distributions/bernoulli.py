@@ -107,6 +107,10 @@ class Bernoulli(Distribution):
         """Random utility of a 1 over that of a 0: logits plus logistic noise."""
         return perturb(self.logits, noise)
 
+    def conditional_perturb(self, x: Array, noise: Array) -> Array:
+        """Random utilities given that their signs are the bits x, from logistic noise; differentiable in the logits."""
+        return conditional_logistics(self.logits, x, noise)
+
     def argmax(self, utilities: Array) -> Array:
         """1 where the utility is positive; no gradient."""
         be = self.backend
@@ -274,3 +278,27 @@ def _kl_vjp(be: Backend, residuals: Any, g: Array) -> tuple[Array, Array]:
 
 
 kl.defvjp(lambda be, p, q: (kl.function(be, p, q), (p, q)), _kl_vjp)
+
+
+@primitive(native=True)
+def conditional_logistics(be: Backend, logits: Array, x: Array, noise: Array) -> Array:
+    """Logistics with location `logits` whose signs are the bits x, made of fresh standard ones."""
+    return _conditional_fwd(be, logits, x, noise)[0]
+
+
+def _conditional_fwd(be: Backend, logits: Array, x: Array, noise: Array) -> tuple[Array, Any]:
+    # Given a 1, the utility is logits + logit(1 - p + p * v) = softplus(noise + softplus(logits)), where noise = logit(v);
+    # given a 0 the same with all signs changed.
+    xp = be.xp
+    sign = xp.where(x > 0, xp.ones_like(noise), -1.0)
+    inner = sign * noise - be.log_sigmoid(-sign * be.cast(logits, noise.dtype))
+    return -sign * be.log_sigmoid(-inner), (logits, sign, inner)
+
+
+def _conditional_vjp(be: Backend, residuals: Any, g: Array) -> tuple[Array, None, None]:
+    logits, sign, inner = residuals
+    slope = be.sigmoid(inner) * be.sigmoid(sign * be.cast(logits, inner.dtype))
+    return be.cast(g * slope, logits.dtype), None, None
+
+
+conditional_logistics.defvjp(_conditional_fwd, _conditional_vjp)

@@ -160,6 +160,10 @@ class Categorical(Distribution):
         """Random utilities: logits plus Gumbel noise, whose argmax is an exact draw."""
         return perturb(self.utilities, noise)
 
+    def conditional_perturb(self, x: Array, noise: Array) -> Array:
+        """Random utilities given that their argmax is the draw x, from Gumbel noise; differentiable in the logits."""
+        return simplex.conditional_gumbels(self.utilities, x, noise, axis=self.axis)
+
     def argmax(self, utilities: Array) -> Array:
         """One-hot vector of the largest utility, the first of equals; no gradient."""
         be = self.backend

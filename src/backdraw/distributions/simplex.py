@@ -205,3 +205,35 @@ def _kl_vjp(be: Backend, residuals: Any, g: Array, *, axis: int) -> tuple[Array,
 
 
 kl.defvjp(lambda be, p, q, *, axis: (kl.function(be, p, q, axis=axis), (p, q)), _kl_vjp)
+
+
+@primitive(native=True)
+def conditional_gumbels(be: Backend, logits: Array, x: Array, noise: Array, *, axis: int) -> Array:
+    """Gumbels with location `logits` whose argmax is x, made of fresh standard ones."""
+    return _conditional_fwd(be, logits, x, noise, axis=axis)[0]
+
+
+def _conditional_fwd(be: Backend, logits: Array, x: Array, noise: Array, *, axis: int) -> tuple[Array, Any]:
+    # The largest is a Gumbel at log(sum(exp(logits))), whichever it is. The others are Gumbels cut off there, and to
+    # cut v off at `top` is -log(exp(-v) + exp(-top)), a soft minimum of the two.
+    xp = be.xp
+    wide = be.cast(logits, noise.dtype)
+    drawn, live = x > 0, wide > -xp.inf
+    total = unlast(be, be.logsumexp(last(be, wide, axis)), axis)
+    v = xp.where(live, wide + noise, 0.0)
+    top = xp.where(total > -xp.inf, total, 0.0) + xp.sum(xp.where(drawn, noise, 0.0), axis=axis, keepdims=True)
+    u = v + be.log_sigmoid(top - v)
+    return xp.where(live, xp.where(drawn, top, u), -xp.inf), (logits, drawn, live, top - v, total)
+
+
+def _conditional_vjp(be: Backend, residuals: Any, g: Array, *, axis: int) -> tuple[Array, None, None]:
+    xp = be.xp
+    logits, drawn, live, gap, total = residuals
+    g = xp.where(live, g, 0.0)
+    own = xp.where(drawn, 0.0, g * be.sigmoid(gap))
+    total = xp.where(total > -xp.inf, total, 0.0)
+    p = xp.where(live, xp.exp(xp.where(live, be.cast(logits, gap.dtype) - total, 0.0)), 0.0)
+    return be.cast(own + p * xp.sum(g - own, axis=axis, keepdims=True), logits.dtype), None, None
+
+
+conditional_gumbels.defvjp(_conditional_fwd, _conditional_vjp)

@@ -1,5 +1,8 @@
 """Estimators: how the gradient comes back."""
 
+from backdraw.estimators.control_variate import rebar as rebar
+from backdraw.estimators.control_variate import relax as relax
+from backdraw.estimators.control_variate import variance_loss as variance_loss
 from backdraw.estimators.draw import draw as draw
 from backdraw.estimators.draw import gumbel_max as gumbel_max
 from backdraw.estimators.exact import exact as exact

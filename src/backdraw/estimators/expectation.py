@@ -1,6 +1,8 @@
 """What the estimators of E[f(x)] share: how f is called, and how a gradient is handed to the parameters."""
 
+import threading
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from numbers import Integral
 from typing import Any
 
@@ -99,11 +101,35 @@ class Attach(Primitive):
         return (cotangent, *final, *(None for _ in grads))
 
 
+class _Watch(threading.local):
+    grads: tuple[Array, ...] | None = None
+    on: bool = False
+
+
 _attach = Attach()
+_watch = _Watch()
+
+
+def gradient_of(estimate: Callable[[], Array]) -> tuple[Array, ...]:
+    """Return the gradients in the parameters that an estimator makes, themselves differentiable in its options."""
+    before, _watch.on = (_watch.on, _watch.grads), True
+    try:
+        estimate()
+        assert _watch.grads is not None
+        return _watch.grads
+    finally:
+        _watch.on, _watch.grads = before
+
+
+def sealed(be: Backend) -> AbstractContextManager[Any]:
+    """Return a context for an estimator's own derivatives of f, which are constants unless somebody watches them."""
+    return nullcontext() if _watch.on else be.detached()
 
 
 def attach(value: Array, dist: Any, grads: tuple[Array, ...], *, estimator: str) -> Array:
     """Return the value, with these gradients in the distribution's parameters beside those that it has."""
+    if _watch.on:
+        _watch.grads = grads
     be = dist.backend
     constants = (be.stop_gradient(g) for g in grads)
     return be.apply(_attach, (value, *dist.params, *constants), {"estimator": estimator})

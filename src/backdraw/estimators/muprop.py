@@ -5,7 +5,7 @@ from typing import Any
 from backdraw.backend import Array
 from backdraw.distributions import Distribution
 from backdraw.estimators.arguments import as_distribution
-from backdraw.estimators.expectation import Function, attach, check_samples, constant, draw, evaluate, mean
+from backdraw.estimators.expectation import Function, attach, check_samples, constant, draw, evaluate, mean, sealed
 from backdraw.estimators.registry import register
 
 
@@ -67,16 +67,16 @@ def muprop(f: Function, dist: Distribution | Array, *, samples: int = 1, rng: An
     xp = be.xp
     x = draw(p, n, rng)
     values = evaluate(f, x, p)
-    mu, mean_pullback = be.vjp(
-        lambda *params: p.replace(**dict(zip(p.parameters, params, strict=True))).mean(), p.stopped().params
-    )
-    mu = be.stop_gradient(mu)
-    at_mean, pullback = be.vjp(lambda m: evaluate(f, m, p), (xp.expand_dims(mu, axis=0),))
-    slope = be.stop_gradient(pullback(xp.ones_like(at_mean))[0])
-    rise = xp.sum(slope * (x - mu), axis=tuple(range(values.ndim, x.ndim)))
-    rest = constant(be, values) - constant(be, at_mean) - rise
-    towards_mean = mean_pullback(be.cast(slope[0, ...], mu.dtype))
-    grads = p.weighted_score(x, rest / n)
-    return attach(
-        mean(values), p, tuple(a + be.stop_gradient(b) for a, b in zip(grads, towards_mean, strict=True)), estimator="muprop"
-    )
+    p0 = p.stopped()
+    with sealed(be):
+        mu, mean_pullback = be.vjp(
+            lambda *params: p0.replace(**dict(zip(p.parameters, params, strict=True))).mean(), p0.params
+        )
+        mu = be.stop_gradient(mu)
+        at_mean, pullback = be.vjp(lambda m: evaluate(f, m, p), (xp.expand_dims(mu, axis=0),))
+        slope = be.stop_gradient(pullback(xp.ones_like(at_mean))[0])
+        rise = xp.sum(slope * (x - mu), axis=tuple(range(values.ndim, x.ndim)))
+        rest = constant(be, values) - constant(be, at_mean) - rise
+        towards_mean = mean_pullback(be.cast(slope[0, ...], mu.dtype))
+    grads = (a + b for a, b in zip(p.weighted_score(x, rest / n), towards_mean, strict=True))
+    return attach(mean(values), p, tuple(grads), estimator="muprop")

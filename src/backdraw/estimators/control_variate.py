@@ -1,0 +1,274 @@
+"""REBAR and RELAX: a control variate made of a relaxed draw, and of another that is conditioned on the exact one."""
+
+from collections.abc import Callable
+from typing import Any
+
+from backdraw.backend import Array, Backend, backend_of
+from backdraw.distributions import Distribution
+from backdraw.errors import InvalidTypeError, InvalidValueError
+from backdraw.estimators.arguments import as_distribution, check_positive
+from backdraw.estimators.expectation import Function, attach, check_samples, constant, evaluate, gradient_of, mean, sealed
+from backdraw.estimators.registry import ESTIMATORS, register
+from backdraw.primitive import primitive
+from backdraw.random import streams
+
+NEEDS = ("score", "perturb", "argmax", "relax", "conditional_perturb")
+_STATED: dict[str, Any] = {
+    "kind": "expectation", "gradient": "unbiased", "forward": "hard", "law": True, "differentiable_f": True,
+    "domain": "discrete", "needs": NEEDS,
+}  # fmt: skip
+
+
+@register(**_STATED, reference="arXiv 1703.07370")
+def rebar(
+    f: Function,
+    dist: Distribution | Array,
+    *,
+    temperature: Any = 0.5,
+    scale: Any = 1.0,
+    samples: int = 1,
+    rng: Any = None,
+) -> Array:
+    r"""Mean of f over draws, with REBAR's gradient: f at relaxed draws is the control variate.
+
+    .. math::
+        \nabla E[f(b)] \approx \bigl(f(b) - \eta f(\tilde z)\bigr) \nabla \log p(b)
+        + \eta \nabla f(z) - \eta \nabla f(\tilde z)
+
+    where :math:`z = \mathrm{relax}(u, t)` and :math:`b = \arg\max u` come of the same random utilities u, and
+    :math:`\tilde z = \mathrm{relax}(\tilde u, t)` of utilities drawn anew given b. The last two terms differentiate
+    through the noise, conditional noise included.
+
+    Parameters
+    ----------
+    f : callable
+        As for `backdraw.reinforce`, and differentiable at points inside the hull of the values. On NumPy it is made of
+        backdraw's functions and primitives.
+    dist : Distribution or array
+        `backdraw.Categorical` or `backdraw.Bernoulli`; an array means ``Categorical(array)``.
+    temperature : float or scalar array
+        t > 0, of the relaxed draws. It changes the variance only.
+    scale : float or scalar array
+        :math:`\eta`, of the control variate; 0 leaves `backdraw.reinforce`.
+    samples : int
+        S, the number of independent draws.
+    rng : optional
+        As for `backdraw.draw`.
+
+    Returns
+    -------
+    array, shape ``batch``
+        The mean of f over the exact draws, in its dtype. Its gradient goes to the distribution's parameters and to all that
+        f closes over.
+
+    Raises
+    ------
+    TypeError
+        If the random utilities of `dist` given a draw are not known, or as `backdraw.reinforce`.
+    ValueError
+        If `temperature` is not positive, or as `backdraw.reinforce`.
+    GradientError
+        If a second derivative is asked for, or on NumPy if f is not made of primitives.
+
+    Notes
+    -----
+    Unbiased for every temperature and scale; `backdraw.variance_loss` tunes them. f is called with S exact draws, and once
+    more with 2 S relaxed ones, where it is differentiated.
+
+    References
+    ----------
+    G. Tucker, A. Mnih, C. J. Maddison, J. Lawson, J. Sohl-Dickstein, REBAR, arXiv 1703.07370.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import backdraw
+    >>> f = lambda x: backdraw.Categorical(np.log([0.2, 0.3, 0.5])).log_prob(x)
+    >>> estimate = lambda l: backdraw.rebar(f, l, samples=1000, rng=backdraw.key(0))
+    >>> value, (grad,) = backdraw.value_and_grad(estimate)(np.zeros(3))
+    >>> grad.round(2)
+    array([-0.15, -0.02,  0.17])
+    """
+    p = as_distribution(dist, "rebar", *NEEDS)
+    return _estimate(f, f, p, temperature, _check_scale(scale, p.backend), check_samples("rebar", samples), rng, "rebar")
+
+
+@register(**{**_STATED, "differentiable_f": False}, reference="arXiv 1711.00123")
+def relax(
+    f: Function,
+    dist: Distribution | Array,
+    *,
+    surrogate: Function,
+    temperature: Any = 0.5,
+    samples: int = 1,
+    rng: Any = None,
+) -> Array:
+    r"""Mean of f over draws, with RELAX's gradient: a function c of relaxed draws, of your own, is the control variate.
+
+    .. math::
+        \nabla E[f(b)] \approx \bigl(f(b) - c(\tilde z)\bigr) \nabla \log p(b) + \nabla c(z) - \nabla c(\tilde z)
+
+    with the exact draw b and the relaxed draws z and :math:`\tilde z` of `backdraw.rebar`.
+
+    Parameters
+    ----------
+    f : callable
+        As for `backdraw.reinforce`; it may be a black box.
+    dist : Distribution or array
+        `backdraw.Categorical` or `backdraw.Bernoulli`; an array means ``Categorical(array)``.
+    surrogate : callable
+        c, which takes relaxed x as f takes x, and is differentiable. On NumPy it is made of backdraw's functions and
+        primitives.
+    temperature : float or scalar array
+        t > 0, of the relaxed draws.
+    samples : int
+        S, the number of independent draws.
+    rng : optional
+        As for `backdraw.draw`.
+
+    Returns
+    -------
+    array, shape ``batch``
+        The mean of f over the exact draws, in its dtype. Its gradient goes to the distribution's parameters and to all that
+        f closes over, but not to the surrogate's: `backdraw.variance_loss` trains that.
+
+    Raises
+    ------
+    TypeError, ValueError, GradientError
+        As `backdraw.rebar`.
+
+    Notes
+    -----
+    Unbiased for every surrogate. f is called once, with S samples, and the surrogate once, with 2 S.
+
+    References
+    ----------
+    W. Grathwohl, D. Choi, Y. Wu, G. Roeder, D. Duvenaud, Backpropagation through the Void, arXiv 1711.00123.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import backdraw
+    >>> f = lambda x: np.argmax(x, -1) ** 2.0
+    >>> c = lambda x: backdraw.Categorical(np.array([0.0, 1.0, 4.0])).log_prob(x)
+    >>> estimate = lambda l: backdraw.relax(f, l, surrogate=c, samples=1000, rng=backdraw.key(0))
+    >>> value, (grad,) = backdraw.value_and_grad(estimate)(np.zeros(3))
+    >>> grad.round(2)
+    array([-0.48, -0.34,  0.81])
+    """
+    p = as_distribution(dist, "relax", *NEEDS)
+    return _estimate(f, surrogate, p, temperature, 1.0, check_samples("relax", samples), rng, "relax")
+
+
+def _estimate(f: Function, c: Function, p: Any, temperature: Any, scale: Any, n: int, rng: Any, estimator: str) -> Array:
+    be = p.backend
+    xp = be.xp
+    t = check_positive("temperature", temperature, be, p.params[0])
+    first, second = streams(be, rng, 2, p.params[0])
+    many = p.stopped().repeated(n)
+    noise, other_noise = many.perturb_noise(first), many.perturb_noise(second)
+    b = many.argmax(many.perturb(noise))
+    values = evaluate(f, b, p)
+
+    def control(*params: Array) -> Array:
+        d = many.replace(**dict(zip(p.parameters, params, strict=True)))
+        relaxed = d.relax(d.perturb(noise), t), d.relax(d.conditional_perturb(b, other_noise), t)
+        return evaluate(c, concat(*relaxed), p, name="f" if c is f else "surrogate")
+
+    with sealed(be):
+        both, pullback = be.vjp(control, many.params)
+        tilde = be.cast(both, be.wide(both.dtype))[n:, ...]
+        share = scale / n * xp.ones_like(tilde)
+        paths = pullback(be.cast(xp.concat([share, -share], axis=0), both.dtype))
+        scores = p.weighted_score(b, (constant(be, values) - scale * tilde) / n)
+        grads = tuple(score + xp.sum(path, axis=0) for score, path in zip(scores, paths, strict=True))
+    return attach(mean(values), p, grads, estimator=estimator)
+
+
+@primitive(native=True)
+def concat(be: Backend, x: Array, y: Array) -> Array:
+    """`x` and then `y`, along the first axis."""
+    return be.xp.concat([x, y], axis=0)
+
+
+concat.defvjp(
+    lambda be, x, y: (concat.function(be, x, y), (x,)),
+    lambda be, residuals, g: (g[: residuals[0].shape[0], ...], g[residuals[0].shape[0] :, ...]),  # noqa: ARG005
+)
+
+
+def _check_scale(scale: Any, be: Backend) -> Any:
+    if isinstance(scale, (int, float)) and not isinstance(scale, bool):
+        return float(scale)
+    try:
+        same = backend_of(scale) is be and be.is_floating(scale.dtype)
+    except InvalidTypeError:
+        same = False
+    if not same:
+        raise InvalidTypeError(f"scale: expected a number or a scalar {be.name} array, got {type(scale).__name__}")
+    if tuple(scale.shape) != ():
+        raise InvalidValueError(f"scale: expected a scalar array of shape (), got shape {tuple(scale.shape)}")
+    return scale
+
+
+def variance_loss(estimator: str | Callable[..., Array], f: Function, dist: Distribution | Array, **options: Any) -> Array:
+    r"""Square of an estimator's gradient, :math:`|g|^2`: what to minimise in its options to lower its variance.
+
+    :math:`E|g|^2 = |E[g]|^2 + \mathrm{tr}\,\mathrm{Var}[g]`, and for an unbiased estimator the first term depends on no
+    option. The gradient of this one-draw estimate is RELAX's, for the parameters of control variates.
+
+    Parameters
+    ----------
+    estimator : str or callable
+        An estimator of expectations, such as `backdraw.rebar`, or its name.
+    f : callable
+        As for the estimator.
+    dist : Distribution or array
+        As for the estimator.
+    **options
+        Those of the estimator: `rng`, and those to be tuned, as arrays: rebar's `temperature` and `scale`, what relax's
+        `surrogate` closes over, the `baseline` of reinforce.
+
+    Returns
+    -------
+    array, shape ``()``
+        The sum of the squares of the gradient in the parameters, over all batch elements and coordinates. On torch and JAX
+        it is differentiable in the arrays among the options and in what the surrogate closes over.
+
+    Raises
+    ------
+    ValueError
+        If there is no such estimator.
+    TypeError
+        If it is not one of expectations whose gradient is an estimate of its own.
+
+    Notes
+    -----
+    An unbiased estimate of :math:`E|g|^2`, at the cost of the estimator's backward pass and, differentiated, twice that.
+
+    References
+    ----------
+    W. Grathwohl, D. Choi, Y. Wu, G. Roeder, D. Duvenaud, Backpropagation through the Void, arXiv 1711.00123, section 3.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import backdraw
+    >>> f = lambda x: backdraw.Categorical(np.log([0.2, 0.3, 0.5])).log_prob(x)
+    >>> for scale in (0.0, 1.0):
+    ...     print(float(backdraw.variance_loss("rebar", f, np.zeros((1000, 3)), scale=scale, rng=backdraw.key(0)).round(1)))
+    1021.3
+    116.1
+    """
+    names = {e.function: name for name, e in ESTIMATORS.items() if e.kind == "expectation"}
+    name = estimator if isinstance(estimator, str) else names.get(estimator)
+    entry = ESTIMATORS.get(name or "")
+    if entry is None or entry.kind != "expectation":
+        got = estimator if isinstance(estimator, str) else getattr(estimator, "__name__", type(estimator).__name__)
+        raise InvalidValueError(f"estimator: expected one of {', '.join(sorted(names.values()))}, got {got!r}")
+    grads = gradient_of(lambda: entry(f, dist, **options))
+    be = backend_of(*grads)
+    total = be.xp.sum(grads[0] * grads[0])
+    for g in grads[1:]:
+        total = total + be.xp.sum(g * g)
+    return total
