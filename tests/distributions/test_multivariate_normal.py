@@ -142,7 +142,7 @@ def test_dtypes(lib: Library, dtype: str) -> None:
 
 def test_intermediate_loss(lib: Library) -> None:
     tril, c = np.broadcast_to(TRIL, (*BATCH, D, D)), RNG.normal(size=(*BATCH, D))
-    x, pullback = backdraw.vjp(
+    _, pullback = backdraw.vjp(
         lambda m: backdraw.intermediate_loss(MultivariateNormal(m, lib.asarray(tril)), rng=KEY), lib.asarray(LOC2)
     )
     covariance = np.tril(tril) @ np.swapaxes(np.tril(tril), -1, -2)
@@ -159,7 +159,7 @@ def test_bad_parameters(lib: Library) -> None:
         MultivariateNormal(loc, lib.asarray(np.ones(3)))
     with pytest.raises(ValueError, match="loc, scale_tril: expected shapes that broadcast"):
         MultivariateNormal(loc, lib.asarray(np.ones((5, 3, 3))))
-    with pytest.raises(TypeError, match="scale_tril: expected an array.* got float"):
+    with pytest.raises(TypeError, match=r"scale_tril: expected an array.* got float"):
         MultivariateNormal(loc, 1.0)
     with pytest.raises(TypeError, match="scale_tril: expected the dtype of loc"):
         MultivariateNormal(loc, lib.asarray(TRIL, "float32"))

@@ -110,10 +110,7 @@ class Continuous(Distribution):
         return self.stopped().transport(noise)
 
     def log_prob(self, x: Array) -> Array:
-        """Log-density at `x`, which may have samples in front; differentiable in the parameters and in x.
-
-        -inf outside the support, with no gradient.
-        """
+        """Log-density at `x`, differentiable in the parameters and in x; -inf outside the support, with no gradient."""
         check_logits(x, name="x")
         given, own, n = tuple(x.shape), tuple(self.params[0].shape), self.events[0]
         if broadcast_shape(given, own) is None or given[len(given) - n :] != own[len(own) - n :]:
@@ -137,11 +134,7 @@ class FixedSupport(Continuous):
     """A continuous family whose support does not depend on its parameters, so that its score has mean zero."""
 
     def score(self, x: Array) -> Any:
-        """Gradient of ``log_prob(x)`` in the parameters, one draw at a time.
-
-        An array for one parameter, a tuple for several; each of the shape of the draws, with the parameter's own axes
-        in place of those of one value.
-        """
+        """Gradient of ``log_prob(x)`` in the parameter, draw by draw; a tuple of them where there are several."""
         be = self.backend
         params = self.stopped().params
         dtype = be.xp.result_type(x, *params)

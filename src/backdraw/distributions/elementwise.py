@@ -13,9 +13,17 @@ Partial = Formula | float | None
 class Elementwise(Primitive):
     """A function of arrays that broadcast against each other, with its partial derivatives in closed form.
 
-    The value has the batch axes alone. Argument i may have ``events[i]`` axes of its own at the end; its partial has
-    the batch axes and then these. All is computed in the widest dtype, float32 at least, and the value is rounded to
-    the dtype of the last argument, a parameter.
+    All is computed in the widest of their dtypes, float32 at least, and the value is rounded to the dtype of the last
+    one, a parameter.
+
+    Parameters
+    ----------
+    value : callable
+        The formula; its result has the batch axes alone.
+    *partials : callable, float or None
+        The derivative in each array, with the batch axes and then the array's own; None for no gradient.
+    events : tuple of int, optional
+        How many axes at the end of each array are its own and no batch axes; none unless told.
     """
 
     native = True
