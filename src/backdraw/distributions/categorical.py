@@ -151,10 +151,7 @@ class Categorical(Distribution):
         return be.cast(simplex.unlast(be, be.hardmax(u), self.axis), self.logits.dtype)
 
     def relax(self, utilities: Array, temperature: Any = 1.0, regularizer: str = "entropy") -> Array:
-        """Softmax of ``utilities / temperature`` with its exact vjp; `temperature` a number or a scalar array.
-
-        Under the regularizer "euclidean" it is sparsemax, under "tsallis" 1.5-entmax: both have exact zeros.
-        """
+        """Softmax, sparsemax ("euclidean") or 1.5-entmax ("tsallis") of ``utilities / temperature`` with its exact vjp."""
         if not isinstance(temperature, float):
             utilities, temperature = simplex.tempered(utilities, temperature, axis=self.axis), 1.0
         if regularizer != "entropy":

@@ -83,7 +83,11 @@ def _sparse_vjp(
 
 def _pull(be: Backend, y: Array, g: Array, *, temperature: float, regularizer: str) -> Array:
     xp, support = be.xp, y > 0
-    s = xp.astype(support, y.dtype) if regularizer == "euclidean" else xp.where(support, xp.sqrt(xp.where(support, y, 1.0)), 0.0)
+    s = (
+        xp.astype(support, y.dtype)
+        if regularizer == "euclidean"
+        else xp.where(support, xp.sqrt(xp.where(support, y, 1.0)), 0.0)
+    )
     total = be.at_least(xp.sum(s, axis=-1, keepdims=True), 0.5)  # 1 or more, and 0 in a row of -inf alone
     return s * (g - xp.sum(s * g, axis=-1, keepdims=True) / total) / temperature
 
@@ -98,9 +102,7 @@ def sparse_bit(be: Backend, u: Array, *, temperature: float, regularizer: str, d
     return _sparse_bit_fwd(be, u, temperature=temperature, regularizer=regularizer, dtype=dtype)[0]
 
 
-def _sparse_bit_fwd(
-    be: Backend, u: Array, *, temperature: float, regularizer: str, dtype: Any
-) -> tuple[Array, tuple[Array]]:
+def _sparse_bit_fwd(be: Backend, u: Array, *, temperature: float, regularizer: str, dtype: Any) -> tuple[Array, tuple[Array]]:
     y = be.rowwise(_sparse_bit, be.cast(u, be.wide(u.dtype)), temperature=temperature, regularizer=regularizer)
     return be.cast(y, dtype), (u,)
 

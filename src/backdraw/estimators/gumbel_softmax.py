@@ -105,8 +105,8 @@ def gumbel_softmax(
     array([0.102, 0.148, 0.75 ])
     >>> backdraw.gumbel_softmax(logits, hard=True, rng=backdraw.key(0))
     array([0., 0., 1.])
-    >>> backdraw.gumbel_softmax(logits, temperature=2.0, regularizer="euclidean", rng=backdraw.key(0)).round(3)
-    array([0.   , 0.093, 0.907])
+    >>> backdraw.gumbel_softmax(logits, temperature=2.0, regularizer="tsallis", rng=backdraw.key(0)).round(3)
+    array([0.  , 0.03, 0.97])
     """
     if isinstance(logits, Distribution):
         if axis != -1 or where is not None:
