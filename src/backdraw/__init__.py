@@ -11,6 +11,8 @@ from backdraw.errors import GradientError as GradientError
 from backdraw.estimators import draw as draw
 from backdraw.estimators import gumbel_max as gumbel_max
 from backdraw.estimators import gumbel_softmax as gumbel_softmax
+from backdraw.estimators import hard_concrete as hard_concrete
+from backdraw.estimators import hard_concrete_nonzero as hard_concrete_nonzero
 from backdraw.estimators import intermediate_loss as intermediate_loss
 from backdraw.estimators import select as select
 from backdraw.estimators import straight_through as straight_through

@@ -110,11 +110,7 @@ class Bernoulli(Distribution):
         return be.xp.astype(be.stop_gradient(utilities) > 0, self.logits.dtype)
 
     def relax(self, utilities: Array, temperature: Any = 1.0, regularizer: str = "entropy") -> Array:
-        """Sigmoid of ``utilities / temperature`` with its exact vjp; `temperature` a number or a scalar array.
-
-        Under the regularizer "euclidean" it is sparsemax of the utilities and 0, under "tsallis" their 1.5-entmax: both
-        have exact zeros and ones.
-        """
+        """Sigmoid of ``utilities / temperature``, or the sparse map of them and 0 that a regularizer names; exact vjp."""
         if not isinstance(temperature, float):
             utilities, temperature = tempered(utilities, temperature), 1.0
         if regularizer != "entropy":
