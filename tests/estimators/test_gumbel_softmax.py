@@ -142,3 +142,78 @@ def test_axis_or_where_beside_a_distribution(lib: Library) -> None:
     p = Bernoulli(lib.asarray(LOGITS))
     with pytest.raises(ValueError, match="axis, where: expected none beside a distribution"):
         gumbel_softmax(p, axis=0, rng=KEY)
+
+
+# ------------------------------------------------------------------------- two temperatures, and other regularizers
+@pytest.mark.parametrize("hard", [False, True])
+def test_backward_temperature(lib: Library, hard: bool) -> None:
+    # The value of one temperature with the gradient of the other.
+    u, t, t_back = LOGITS + GUMBEL, 0.4, np.asarray(1.7)
+    value = np.eye(5)[u.argmax(-1)] if hard else softmax(u / t)
+
+    def draw(x: Any, t_back: Any) -> Any:
+        return gumbel_softmax(x, temperature=t, backward_temperature=t_back, hard=hard, rng=KEY)
+
+    y, pullback = backdraw.vjp(draw, lib.asarray(LOGITS), lib.asarray(t_back))
+    lib.check(y, value, rtol=1e-11)
+    to_x, to_t = pullback(lib.asarray(G))
+    expected = softmax_vjp(softmax(u / 1.7), G) / 1.7
+    lib.check(to_x, expected, rtol=1e-9, atol=1e-13)
+    lib.check(to_t, finite_difference(lambda t: softmax(u / t), t_back, G), rtol=1e-6)
+    y, pullback = backdraw.vjp(lambda x: draw(x, 1.7), lib.asarray(LOGITS))
+    lib.check(y, value, rtol=1e-11)
+    lib.check(pullback(lib.asarray(G))[0], expected, rtol=1e-9, atol=1e-13)
+    lib.check(draw(lib.asarray(LOGITS), 1.7), value, rtol=1e-11)
+
+
+@pytest.mark.parametrize("hard", [False, True])
+def test_backward_temperature_of_bits(lib: Library, hard: bool) -> None:
+    u = LOGITS + LOGISTIC
+    y, pullback = backdraw.vjp(
+        lambda x: gumbel_softmax(Bernoulli(x), temperature=3.0, backward_temperature=0.5, hard=hard, rng=KEY),
+        lib.asarray(LOGITS),
+    )
+    lib.check(y, (u > 0) * 1.0 if hard else sigmoid(u / 3.0), rtol=1e-10)
+    p = sigmoid(u / 0.5)
+    lib.check(pullback(lib.asarray(G))[0], G * p * (1 - p) / 0.5, rtol=1e-9, atol=1e-13)
+
+
+def test_a_backward_temperature_leaves_the_other_without_gradient(lib: Library) -> None:
+    x, t = lib.asarray(LOGITS), lib.asarray(np.asarray(0.4))
+    f = lambda t: gumbel_softmax(x, temperature=t, backward_temperature=2.0, rng=KEY)  # noqa: E731
+    if lib.backend.differentiates:
+        lib.check(backdraw.vjp(f, t)[1](lib.asarray(G))[0], 0.0, rtol=0)
+    else:
+        with pytest.raises(backdraw.GradientError, match="cannot be reached"):
+            backdraw.vjp(f, t)
+
+
+@pytest.mark.parametrize("bad", [0.0, -1, np.inf, np.nan])
+def test_bad_backward_temperature(lib: Library, bad: float) -> None:
+    x = lib.asarray(LOGITS)
+    with pytest.raises(ValueError, match="backward_temperature: expected a positive finite number"):
+        gumbel_softmax(x, backward_temperature=bad, rng=KEY)
+    with pytest.raises(TypeError, match="backward_temperature: expected a number or a scalar array, got str"):
+        gumbel_softmax(x, backward_temperature="low", rng=KEY)
+    with pytest.raises(ValueError, match="backward_temperature: expected a scalar array"):
+        gumbel_softmax(x, backward_temperature=x, rng=KEY)
+
+
+@pytest.mark.parametrize("hard", [False, True])
+def test_regularizers(lib: Library, hard: bool) -> None:
+    # sparsemax is the Euclidean projection onto the simplex: it satisfies its optimality conditions.
+    def draw(x: Any) -> Any:
+        return gumbel_softmax(x, temperature=2.0, regularizer="euclidean", hard=hard, rng=KEY)
+
+    u = LOGITS + GUMBEL
+    y, pullback = backdraw.vjp(draw, lib.asarray(LOGITS))
+    soft = lib.to_numpy(gumbel_softmax(lib.asarray(LOGITS), temperature=2.0, regularizer="euclidean", rng=KEY))
+    lib.check(y, np.eye(5)[u.argmax(-1)] if hard else soft, rtol=1e-14)
+    s, gap = soft > 0.0, u / 2.0 - soft  # the multiplier, equal on the support and no less off it
+    tau = np.where(s, gap, -np.inf).max(-1, keepdims=True)
+    np.testing.assert_allclose(np.where(s, gap, tau), np.broadcast_to(tau, gap.shape), atol=1e-13)
+    assert np.all(gap <= tau + 1e-13)
+    assert s.sum() < s.size
+    np.testing.assert_allclose(soft.sum(-1), 1.0, rtol=1e-14)
+    expected = s * (G - (s * G).sum(-1, keepdims=True) / s.sum(-1, keepdims=True)) / 2.0
+    lib.check(pullback(lib.asarray(G))[0], expected, rtol=0, atol=1e-14)

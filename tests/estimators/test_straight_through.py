@@ -90,3 +90,26 @@ def test_exact_for_linear_f() -> None:
     l = np.asarray([0.3, -0.5, 1.0, 0.1])
     _, pullback = backdraw.vjp(lambda l: straight_through(l, rng=backdraw.key(1)), l)
     np.testing.assert_allclose(pullback(W)[0], finite_difference(lambda l: softmax(l) @ W, l, 1.0), rtol=1e-7)
+
+
+@pytest.mark.parametrize("f", [straight_through, select], ids=lambda f: f.__name__)
+def test_regularizers(lib: Library, f: Any) -> None:
+    # The value of the default, and the gradient of sparsemax and 1.5-entmax at logits / t.
+    rng = {"rng": KEY} if f is straight_through else {}
+    plain = f(lib.asarray(LOGITS), **rng)
+    for regularizer in ("euclidean", "tsallis"):
+        x, pullback = backdraw.vjp(lambda l, r=regularizer: f(l, temperature=0.5, regularizer=r, **rng), lib.asarray(LOGITS))
+        lib.check(x, lib.to_numpy(plain), rtol=0)
+        y = lib.to_numpy(Categorical(lib.asarray(LOGITS)).mean(temperature=0.5, regularizer=regularizer))
+        s = (y > 0) * 1.0 if regularizer == "euclidean" else np.sqrt(y)
+        expected = s * (G - (s * G).sum(-1, keepdims=True) / s.sum(-1, keepdims=True)) / 0.5
+        lib.check(pullback(lib.asarray(G))[0], expected, rtol=0, atol=1e-13)
+        assert np.any(expected == 0.0)
+
+
+def test_sparse_bits(lib: Library) -> None:
+    x, pullback = backdraw.vjp(
+        lambda l: straight_through(Bernoulli(l), temperature=0.5, regularizer="euclidean", rng=KEY), lib.asarray(LOGITS)
+    )
+    lib.check(x, lib.to_numpy(straight_through(Bernoulli(lib.asarray(LOGITS)), rng=KEY)), rtol=0)
+    lib.check(pullback(lib.asarray(G))[0], np.where(np.abs(LOGITS) < 0.5, G, 0.0), rtol=1e-14)  # clip((l / t + 1) / 2, 0, 1)

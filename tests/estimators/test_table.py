@@ -59,7 +59,7 @@ DISTRIBUTIONS = {
 def _meets(dist: str, entry: Entry) -> bool:
     """Whether a distribution has what an estimator states that it is for."""
     made = DISTRIBUTIONS[dist].make(np.zeros(4), Library(Backend.NUMPY))
-    p = backdraw.Categorical(made) if dist == "array" else made
+    p = backdraw.Categorical(made) if dist == "array" else made  # those for bits test an array in their own files
     kind = "discrete" if p.discrete else "continuous"
     return entry.domain in ("both", kind) and all(hasattr(p, need) for need in entry.needs)
 

@@ -18,6 +18,7 @@ NEEDS = {
     "conditional_perturb": "its utilities given the draw are not known; take backdraw.rloo",
     "argmax": "it has no argmax over its vertices; take backdraw.draw",
     "relax": "it has no relaxation; take an estimator that draws exactly, such as backdraw.straight_through",
+    "stretch": "its relaxation cannot be stretched and clipped, as that of bits can",
     "mean": "its mean is not known in closed form; take an estimator that relaxes, such as backdraw.gumbel_softmax",
     "project": "it has no projection onto its mean parameters; take backdraw.straight_through",
     "transport": "it has no differentiable path from noise to draw",

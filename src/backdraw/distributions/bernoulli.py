@@ -5,6 +5,7 @@ from typing import Any, ClassVar
 
 from backdraw import random
 from backdraw.backend import Array, Backend
+from backdraw.distributions import sparse
 from backdraw.distributions.base import Distribution, check_logits, perturb
 from backdraw.errors import InvalidValueError
 from backdraw.primitive import primitive
@@ -79,9 +80,9 @@ class Bernoulli(Distribution):
         """Gradient of ``log_prob(x)`` in the logits: ``x - mean()``."""
         return x - self.stopped().mean()
 
-    def mean(self, *, temperature: float = 1.0) -> Array:
-        """Probability of a 1, of the logits divided by `temperature`."""
-        return self.relax(self.logits, temperature)
+    def mean(self, *, temperature: Any = 1.0, regularizer: str = "entropy") -> Array:
+        """Probability of a 1, of the logits divided by `temperature`; or what `relax` makes of the logits in its place."""
+        return self.relax(self.logits, temperature, regularizer)
 
     def support(self) -> tuple[Array, Array]:
         """Return the values 0 and 1, of shape ``(2, *logits.shape)``, and their probabilities, of the same shape."""
@@ -116,11 +117,20 @@ class Bernoulli(Distribution):
         be = self.backend
         return be.xp.astype(be.stop_gradient(utilities) > 0, self.logits.dtype)
 
-    def relax(self, utilities: Array, temperature: Any = 1.0) -> Array:
-        """Sigmoid of ``utilities / temperature`` with its exact vjp; `temperature` a number or a scalar array."""
+    def relax(self, utilities: Array, temperature: Any = 1.0, regularizer: str = "entropy") -> Array:
+        """Sigmoid of ``utilities / temperature``, or the sparse map of them and 0 that a regularizer names; exact vjp."""
         if not isinstance(temperature, float):
             utilities, temperature = tempered(utilities, temperature), 1.0
+        if regularizer != "entropy":
+            sparse.check_regularizer(regularizer)
+            return sparse.sparse_bit(utilities, temperature=temperature, regularizer=regularizer, dtype=self.logits.dtype)
         return sigmoid(utilities, temperature=temperature, dtype=self.logits.dtype)
+
+    def stretch(self, utilities: Array, temperature: Any, limits: tuple[float, float]) -> Array:
+        """Sigmoid of ``utilities / temperature``, stretched from (0, 1) to `limits` and clipped to [0, 1]."""
+        if not isinstance(temperature, float):
+            utilities, temperature = tempered(utilities, temperature), 1.0
+        return sparse.stretched(utilities, temperature=temperature, limits=limits, dtype=self.logits.dtype)
 
     def project(self, x: Array, step: Array, projection: str) -> Array:  # noqa: ARG002
         """Return the target of intermediate loss sampling: ``x - step`` clipped to [0, 1], whatever the `projection`."""

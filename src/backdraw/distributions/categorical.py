@@ -5,7 +5,7 @@ from typing import Any, ClassVar
 
 from backdraw import random
 from backdraw.backend import Array, Backend, backend_of
-from backdraw.distributions import simplex
+from backdraw.distributions import simplex, sparse
 from backdraw.distributions.base import Distribution, check_logits, perturb
 from backdraw.errors import InvalidTypeError, InvalidValueError
 
@@ -126,9 +126,9 @@ class Categorical(Distribution):
         total = xp.sum(w * x, axis=0)
         return (total if centred else total - xp.sum(w, axis=0) * self.stopped().mean(),)
 
-    def mean(self, *, temperature: float = 1.0) -> Array:
-        """Probabilities, of the logits divided by `temperature`."""
-        return self.relax(self.utilities, temperature)
+    def mean(self, *, temperature: Any = 1.0, regularizer: str = "entropy") -> Array:
+        """Probabilities, of the logits divided by `temperature`; or what `relax` makes of the logits in their place."""
+        return self.relax(self.utilities, temperature, regularizer)
 
     def support(self) -> tuple[Array, Array]:
         """Return all values, shape ``(K, *logits.shape)``, and their probabilities, shape ``(K, *batch_shape)``."""
@@ -170,10 +170,15 @@ class Categorical(Distribution):
         u = simplex.last(be, be.stop_gradient(utilities), self.axis)
         return be.cast(simplex.unlast(be, be.hardmax(u), self.axis), self.logits.dtype)
 
-    def relax(self, utilities: Array, temperature: Any = 1.0) -> Array:
-        """Softmax of ``utilities / temperature`` with its exact vjp; `temperature` a number or a scalar array."""
+    def relax(self, utilities: Array, temperature: Any = 1.0, regularizer: str = "entropy") -> Array:
+        """Softmax, sparsemax ("euclidean") or 1.5-entmax ("tsallis") of ``utilities / temperature`` with its exact vjp."""
         if not isinstance(temperature, float):
             utilities, temperature = simplex.tempered(utilities, temperature, axis=self.axis), 1.0
+        if regularizer != "entropy":
+            sparse.check_regularizer(regularizer)
+            return sparse.sparse(
+                utilities, axis=self.axis, temperature=temperature, regularizer=regularizer, dtype=self.logits.dtype
+            )
         return simplex.softmax(utilities, axis=self.axis, temperature=temperature, dtype=self.logits.dtype)
 
     def project(self, x: Array, step: Array, projection: str) -> Array:

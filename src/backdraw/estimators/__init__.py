@@ -7,6 +7,8 @@ from backdraw.estimators.draw import draw as draw
 from backdraw.estimators.draw import gumbel_max as gumbel_max
 from backdraw.estimators.exact import exact as exact
 from backdraw.estimators.gumbel_softmax import gumbel_softmax as gumbel_softmax
+from backdraw.estimators.hard_concrete import hard_concrete as hard_concrete
+from backdraw.estimators.hard_concrete import hard_concrete_nonzero as hard_concrete_nonzero
 from backdraw.estimators.intermediate_loss import intermediate_loss as intermediate_loss
 from backdraw.estimators.muprop import muprop as muprop
 from backdraw.estimators.pathwise import pathwise as pathwise

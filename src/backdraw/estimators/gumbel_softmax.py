@@ -24,6 +24,8 @@ def gumbel_softmax(
     logits: Array | Distribution,
     *,
     temperature: Any = 1.0,
+    backward_temperature: Any = None,
+    regularizer: str = "entropy",
     hard: bool = False,
     axis: int = -1,
     where: Array | None = None,
@@ -39,6 +41,14 @@ def gumbel_softmax(
     temperature : float or scalar array
         t > 0: towards 0 the draw tends to a vertex and the gradient's variance grows. An array is traced and has its own
         gradient.
+    backward_temperature : float or scalar array, optional
+        Take the gradient at this temperature and leave the value as it is: the value of :math:`\mathrm{softmax}((l + g)/t)`
+        with the gradient of :math:`\mathrm{softmax}((l + g)/t_b)`. An array is traced and has its own gradient, and
+        `temperature` then has none. None is `temperature`.
+    regularizer : {"entropy", "euclidean", "tsallis"}
+        Of the softmax: :math:`y = \arg\max_x \langle l + g, x \rangle - t f(x)` over the simplex, with f the negative
+        entropy, :math:`\lVert x \rVert^2 / 2` (sparsemax) or Tsallis' :math:`\frac43 \sum_k (x_k^{3/2} - x_k)`
+        (1.5-entmax). The latter two have exact zeros, in the value and in the gradient.
     hard : bool
         Return the vertex :math:`\arg\max(l + g)`, exactly 0 and 1, with the gradient of the relaxed draw:
         straight-through Gumbel-softmax.
@@ -59,19 +69,32 @@ def gumbel_softmax(
     TypeError
         If an array is not real floating, of another framework, or `rng` is.
     ValueError
-        If the temperature is not positive, or `axis` or the shape of `where` does not fit.
+        If a temperature is not positive, there is no such regularizer, or `axis` or the shape of `where` does not fit.
 
     Notes
     -----
     The gradient is exact for the relaxed draw, whose law is the Concrete distribution and not the categorical one: as a
     gradient of E[f(x)] over categories it is biased, less so for small t, and its variance grows as t falls. f must be
-    differentiable; with ``hard=False`` it sees points inside the simplex. Noise is drawn in float32 or wider.
+    differentiable; with ``hard=False`` it sees points inside the simplex, or on its faces where the regularizer is a sparse
+    one. Noise is drawn in float32 or wider.
+
+    With a `backward_temperature` of its own the gradient is that of no function. Every temperature here divides the noise
+    too, and a hard draw does not depend on it. Shah et al. divide the logits alone: their hard draw at the temperatures f
+    and b is ``gumbel_softmax(logits / f, backward_temperature=b / f, hard=True)``, but for the noise behind the gradient,
+    which has there the scale 1 and here f / b.
 
     References
     ----------
     E. Jang, S. Gu, B. Poole, Categorical Reparameterization with Gumbel-Softmax, arXiv 1611.01144.
 
     C. J. Maddison, A. Mnih, Y. W. Teh, The Concrete Distribution, arXiv 1611.00712.
+
+    R. Shah, M. Yan, M. C. Mozer, D. Liu, Improving Discrete Optimisation Via Decoupled Straight-Through Gumbel-Softmax,
+    arXiv 2410.13331.
+
+    A. F. T. Martins, R. F. Astudillo, From Softmax to Sparsemax, arXiv 1602.02068.
+
+    B. Peters, V. Niculae, A. F. T. Martins, Sparse Sequence-to-Sequence Models, arXiv 1905.05702, for 1.5-entmax.
 
     Examples
     --------
@@ -82,6 +105,8 @@ def gumbel_softmax(
     array([0.102, 0.148, 0.75 ])
     >>> backdraw.gumbel_softmax(logits, hard=True, rng=backdraw.key(0))
     array([0., 0., 1.])
+    >>> backdraw.gumbel_softmax(logits, temperature=2.0, regularizer="tsallis", rng=backdraw.key(0)).round(3)
+    array([0.  , 0.03, 0.97])
     """
     if isinstance(logits, Distribution):
         if axis != -1 or where is not None:
@@ -90,6 +115,11 @@ def gumbel_softmax(
     else:
         p = Categorical(logits, axis, where)
     t = check_positive("temperature", temperature, p.backend, p.logits)
+    if backward_temperature is not None:
+        t_back = check_positive("backward_temperature", backward_temperature, p.backend, p.logits)
     u = p.perturbed(rng)
-    soft = p.relax(u, t)
-    return surrogate(p.backend, p.argmax(u), soft) if hard else soft
+    if backward_temperature is None:
+        soft = p.relax(u, t, regularizer)
+        return surrogate(p.backend, p.argmax(u), soft) if hard else soft
+    value = p.argmax(u) if hard else p.backend.stop_gradient(p.relax(u, t, regularizer))
+    return surrogate(p.backend, value, p.relax(u, t_back, regularizer))

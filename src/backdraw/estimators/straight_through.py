@@ -13,7 +13,9 @@ from backdraw.estimators.surrogate import surrogate
     kind="draw", gradient="biased", forward="hard", law=True, differentiable_f=True, domain="discrete",
     needs=("sample", "mean"), reference="arXiv 1308.3432",
 )  # fmt: skip
-def straight_through(dist: Distribution | Array, *, temperature: Any = 1.0, rng: Any = None) -> Array:
+def straight_through(
+    dist: Distribution | Array, *, temperature: Any = 1.0, regularizer: str = "entropy", rng: Any = None
+) -> Array:
     r"""Draw exactly, and back-propagate as if the draw were the mean at logits / t.
 
     Forward an exact draw :math:`x \sim p`; backward, for the cotangent c, the vjp of the mean, for one category
@@ -25,6 +27,10 @@ def straight_through(dist: Distribution | Array, *, temperature: Any = 1.0, rng:
         What to draw from; an array means ``Categorical(array)``.
     temperature : float or scalar array
         t > 0. An array is traced and has its own gradient.
+    regularizer : {"entropy", "euclidean", "tsallis"}
+        Back-propagate as if the draw were the mean, or sparsemax(l / t), or 1.5-entmax(l / t): with
+        :math:`m` that point and :math:`s = 1` ("euclidean") or :math:`s = \sqrt{m}` ("tsallis") where :math:`m > 0`,
+        and 0 elsewhere, :math:`J = (\mathrm{diag}(s) - s s^\top / \sum_k s_k) / t`.
     rng : optional
         As for `backdraw.draw`.
 
@@ -38,16 +44,21 @@ def straight_through(dist: Distribution | Array, *, temperature: Any = 1.0, rng:
     TypeError
         If `dist` has no exact draws or no mean, or an argument is of another framework.
     ValueError
-        If the temperature is not positive.
+        If the temperature is not positive, or there is no such regularizer.
 
     Notes
     -----
     Biased, except for f linear at t = 1, where the mean gradient is exact. The variance is that of the cotangent alone:
-    low. f must be differentiable; it sees exact draws only.
+    low. f must be differentiable; it sees exact draws only. Under a sparse regularizer a category outside the support gets
+    no gradient, also where it is drawn: more bias, also for linear f.
 
     References
     ----------
     Y. Bengio, N. Leonard, A. Courville, Estimating or Propagating Gradients Through Stochastic Neurons, arXiv 1308.3432.
+
+    A. F. T. Martins, R. F. Astudillo, From Softmax to Sparsemax, arXiv 1602.02068.
+
+    B. Peters, V. Niculae, A. F. T. Martins, Sparse Sequence-to-Sequence Models, arXiv 1905.05702, for 1.5-entmax.
 
     Examples
     --------
@@ -62,14 +73,14 @@ def straight_through(dist: Distribution | Array, *, temperature: Any = 1.0, rng:
     """
     p = as_distribution(dist, "straight_through", "sample", "mean")
     t = check_positive("temperature", temperature, p.backend, p.logits)
-    return surrogate(p.backend, p.sample(p.draw_noise(rng)), p.mean(temperature=t))
+    return surrogate(p.backend, p.sample(p.draw_noise(rng)), p.mean(temperature=t, regularizer=regularizer))
 
 
 @register(
     kind="draw", gradient="biased", forward="hard", law=False, differentiable_f=True, domain="discrete",
     needs=("argmax", "mean"), reference="arXiv 1308.3432",
 )  # fmt: skip
-def select(dist: Distribution | Array, *, temperature: Any = 0.6) -> Array:
+def select(dist: Distribution | Array, *, temperature: Any = 0.6, regularizer: str = "entropy") -> Array:
     r"""Take the likeliest value, with no noise, and back-propagate as if it were the mean at logits / t.
 
     Parameters
@@ -78,6 +89,8 @@ def select(dist: Distribution | Array, *, temperature: Any = 0.6) -> Array:
         What to select from; an array means ``Categorical(array)``.
     temperature : float or scalar array
         t > 0. An array is traced and has its own gradient.
+    regularizer : {"entropy", "euclidean", "tsallis"}
+        As for `backdraw.straight_through`.
 
     Returns
     -------
@@ -90,7 +103,7 @@ def select(dist: Distribution | Array, *, temperature: Any = 0.6) -> Array:
     TypeError
         If `dist` has no argmax or no mean.
     ValueError
-        If the temperature is not positive.
+        If the temperature is not positive, or there is no such regularizer.
 
     Notes
     -----
@@ -110,4 +123,4 @@ def select(dist: Distribution | Array, *, temperature: Any = 0.6) -> Array:
     """
     p = as_distribution(dist, "select", "argmax", "mean")
     t = check_positive("temperature", temperature, p.backend, p.logits)
-    return surrogate(p.backend, p.argmax(p.utilities), p.mean(temperature=t))
+    return surrogate(p.backend, p.argmax(p.utilities), p.mean(temperature=t, regularizer=regularizer))
