@@ -13,6 +13,10 @@ from backdraw_backends.standard import StandardBackend
 from backdraw_backends.tape import Tape, active_tapes
 
 
+_SHORT = 32  # elements of a row
+_MANY = 1 << 12  # elements
+
+
 class Traced(np.ndarray):
     """An array that `backdraw.vjp` hands to the user's function, or that NumPy derived from one.
 
@@ -128,6 +132,14 @@ class NumPyBackend(StandardBackend):
         blocks.add_to(fresh, self.raw(x))
         return fresh
 
+    def row_max(self, x: Array) -> Array:
+        """Maximum along the last axis."""
+        return _reduce_rows(np.maximum, x)
+
+    def row_sum(self, x: Array) -> Array:
+        """Sum along the last axis."""
+        return _reduce_rows(np.add, x)
+
     def softmax(self, x: Array, temperature: float = 1.0) -> Array:
         """Softmax of ``x / temperature``, in place on each block."""
         return self.rowwise(_softmax, x, temperature=temperature)
@@ -180,19 +192,30 @@ class NumPyBackend(StandardBackend):
         return self._lowest.get(x.dtype) or super().lowest(x)
 
 
+def _reduce_rows(ufunc: np.ufunc, x: np.ndarray) -> np.ndarray:
+    n = x.shape[-1]
+    if n >= _SHORT or x.size < _MANY:
+        return ufunc.reduce(x, -1, keepdims=True)
+    # NumPy reduces row by row, at tens of nanoseconds each: for many short rows it is faster to combine the columns.
+    out = x[..., 0].copy()
+    for k in range(1, n):
+        ufunc(out, x[..., k], out=out)
+    return out[..., np.newaxis]
+
+
 def _softmax(be: NumPyBackend, x: np.ndarray, *, temperature: float) -> np.ndarray:
     # backdraw.backend._softmax, in place
-    z = x - np.maximum(np.maximum.reduce(x, -1, keepdims=True), be.lowest(x))
+    z = x - np.maximum(_reduce_rows(np.maximum, x), be.lowest(x))
     if temperature != 1.0:
         z /= temperature
     np.exp(z, out=z)
-    z /= np.maximum(np.add.reduce(z, -1, keepdims=True), 0.5)
+    z /= np.maximum(_reduce_rows(np.add, z), 0.5)
     return z
 
 
 def _softmax_vjp(be: NumPyBackend, y: np.ndarray, g: np.ndarray, *, temperature: float) -> np.ndarray:  # noqa: ARG001
     back = y * g
-    np.subtract(g, np.add.reduce(back, -1, keepdims=True), out=back)
+    np.subtract(g, _reduce_rows(np.add, back), out=back)
     back *= y
     if temperature != 1.0:
         back /= temperature

@@ -22,6 +22,7 @@ from backdraw_backends.numpy import backend as on_numpy
 from backdraw_backends.torch_function import Apply, ApplyForward
 
 _WORDS = 1 << 13  # elements: from here on NumPy's generators pay for their seeding
+_SHORT = 32  # elements of a row: in rows shorter than this they already do from _WORDS elements on
 _ROWS = 1 << 20  # elements: from here on NumPy's blocks of rows, on torch's memory, beat torch's kernels
 
 
@@ -44,7 +45,7 @@ class TorchBackend(Backend):
 
     def apply(self, primitive: Primitive, arrays: tuple[Array, ...], static: dict[str, Any]) -> Array:
         """Leave true derivatives to torch, unless blocks of rows are faster; give other rules by the autograd.Function."""
-        if primitive.native and not _on_host(arrays):
+        if primitive.native and not _on_host(arrays, _least(arrays[0]) if primitive.rows else _ROWS):
             return primitive.forward(self, *arrays, **static)[0]
         function = ApplyForward if transforms_active() and not torch.compiler.is_compiling() else Apply
         return function.apply(self, primitive, tuple(static.items()), *arrays)[0]
@@ -62,7 +63,9 @@ class TorchBackend(Backend):
         return x.detach()
 
     def vjp(self, fn: Callable[..., Any], arrays: tuple[Array, ...]) -> tuple[Any, Callable[[Any], tuple[Array, ...]]]:
-        """Differentiate by torch.func."""
+        """Differentiate by torch.func; by autograd, which costs less, where nothing outside is recorded."""
+        if not (torch.is_grad_enabled() or torch.compiler.is_compiling() or transforms_active()):
+            return _plain_vjp(fn, arrays)
         out, pullback = torch.func.vjp(fn, *arrays)
         return out, lambda cotangent: pullback(cotangent)
 
@@ -91,7 +94,7 @@ class TorchBackend(Backend):
 
     def softmax(self, x: Array, temperature: float = 1.0) -> Array:
         """Torch's own kernel where its result is a number, the shifted form where it is not; NumPy's where faster."""
-        if _free((x,)):
+        if _free((x,), _least(x)):
             return _by_numpy(on_numpy.softmax, x, temperature=temperature)
         if torch.compiler.is_compiling() or x.device.type != "cpu" or transforms_active():
             return super().softmax(x, temperature)
@@ -112,7 +115,7 @@ class TorchBackend(Backend):
 
     def softmax_vjp(self, y: Array, g: Array, temperature: float = 1.0) -> Array:
         """NumPy's where faster."""
-        if _free((y, g)):
+        if _free((y, g), _least(y)):
             return _by_numpy(on_numpy.softmax_vjp, y, g, temperature=temperature)
         return super().softmax_vjp(y, g, temperature)
 
@@ -172,6 +175,29 @@ class TorchBackend(Backend):
     def _host_noise(self, kind: str, source: Any, shape: tuple[int, ...], dtype: Any) -> Array:
         wide = np.float64 if dtype == torch.float64 else np.float32
         return _by_numpy(host_noise.noise, kind, source, shape, wide)
+
+
+def _plain_vjp(fn: Callable[..., Any], arrays: tuple[Array, ...]) -> tuple[Any, Callable[[Any], tuple[Array, ...]]]:
+    with torch.enable_grad():
+        leaves = tuple(x.detach().requires_grad_() for x in arrays)
+        out = fn(*leaves)
+    several = isinstance(out, (tuple, list))
+    outs = tuple(out) if several else (out,)
+
+    def pullback(cotangent: Any) -> tuple[Array, ...]:
+        wanted = [(y, c) for y, c in zip(outs, cotangent if several else (cotangent,), strict=True) if y.requires_grad]
+        if not wanted:
+            return tuple(torch.zeros_like(x) for x in leaves)
+        ys, cs = zip(*wanted, strict=True)
+        return torch.autograd.grad(ys, leaves, cs, retain_graph=True, allow_unused=True, materialize_grads=True)
+
+    detached = tuple(y.detach() for y in outs)
+    return (detached if several else detached[0]), pullback
+
+
+def _least(x: Array) -> int:
+    """Return from how many elements on NumPy is faster at reducing the rows of an array."""
+    return _WORDS if x.ndim and x.shape[-1] < _SHORT else _ROWS
 
 
 def _on_host(arrays: tuple[Array, ...], size: int = _ROWS) -> bool:

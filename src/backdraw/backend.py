@@ -102,6 +102,14 @@ class Backend(ABC):
         """``fresh + x``, where `fresh` has the wider dtype and belongs to nobody: its memory may be used."""
         return fresh + x
 
+    def row_max(self, x: Array) -> Array:
+        """Maximum along the last axis, which is kept with size 1."""
+        return self.xp.max(x, axis=-1, keepdims=True)
+
+    def row_sum(self, x: Array) -> Array:
+        """Sum along the last axis, which is kept with size 1."""
+        return self.xp.sum(x, axis=-1, keepdims=True)
+
     def softmax(self, x: Array, temperature: float = 1.0) -> Array:
         """Softmax of ``x / temperature`` along the last axis; a row of -inf alone gives zeros."""
         return self.rowwise(_softmax, x, temperature=temperature)
@@ -121,8 +129,8 @@ class Backend(ABC):
     def logsumexp(self, x: Array) -> Array:
         """``log(sum(exp(x)))`` along the last axis, which is kept with size 1; a row of -inf alone gives -inf."""
         xp = self.xp
-        top = self.at_least(self.stop_gradient(xp.max(x, axis=-1, keepdims=True)), self.lowest(x))
-        total = xp.sum(xp.exp(x - top), axis=-1, keepdims=True)
+        top = self.at_least(self.stop_gradient(self.row_max(x)), self.lowest(x))
+        total = self.row_sum(xp.exp(x - top))
         live = total != 0  # a NaN lives on
         return xp.where(live, top + xp.log(xp.where(live, total, 1.0)), -xp.inf)
 
@@ -173,19 +181,19 @@ class Backend(ABC):
 def _softmax(be: Backend, x: Array, *, temperature: float) -> Array:
     # Shift before the division: finite logits, however large, then never meet inf - inf. The total is at least 1, the
     # largest entry's, and 0 only in a row of -inf alone.
-    z = x - be.at_least(be.stop_gradient(be.xp.max(x, axis=-1, keepdims=True)), be.lowest(x))
+    z = x - be.at_least(be.stop_gradient(be.row_max(x)), be.lowest(x))
     e = be.xp.exp(z if temperature == 1.0 else z / temperature)
-    return e / be.at_least(be.xp.sum(e, axis=-1, keepdims=True), 0.5)
+    return e / be.at_least(be.row_sum(e), 0.5)
 
 
 def _hardmax(be: Backend, x: Array) -> Array:
     xp, n = be.xp, x.shape[-1]
-    index = xp.where(xp.max(x, axis=-1) == -xp.inf, n, xp.argmax(x, axis=-1))
+    index = xp.where(be.row_max(x)[..., 0] == -xp.inf, n, xp.argmax(x, axis=-1))
     return be.one_hot(index, n, x.dtype)
 
 
 def _softmax_vjp(be: Backend, y: Array, g: Array, *, temperature: float) -> Array:
-    back = y * (g - be.xp.sum(y * g, axis=-1, keepdims=True))
+    back = y * (g - be.row_sum(y * g))
     return back if temperature == 1.0 else back / temperature
 
 

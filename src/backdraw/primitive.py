@@ -25,10 +25,14 @@ class Primitive(ABC):
     symmetric : bool
         The Jacobian that ``backward`` applies, in the first array, equals its transpose, and the other arrays have no
         gradient: ``backward`` is the forward-mode rule too.
+    rows : bool
+        The first array is reduced along its rows. Frameworks whose kernels are slow on short rows may then prefer the rule
+        to a derivative of their own.
     """
 
     native: bool = False
     symmetric: bool = False
+    rows: bool = False
 
     @property
     def forward_mode(self) -> bool:
@@ -62,10 +66,11 @@ class Primitive(ABC):
 class FunctionPrimitive(Primitive):
     """The primitive that `primitive` makes of a plain function."""
 
-    def __init__(self, function: Callable[..., Array], *, native: bool, symmetric: bool) -> None:
+    def __init__(self, function: Callable[..., Array], *, native: bool, symmetric: bool, rows: bool) -> None:
         self.function = function
         self.native = native
         self.symmetric = symmetric
+        self.rows = rows
         self.__doc__ = function.__doc__
         self.__wrapped__ = function
         self._fwd: Callable[..., tuple[Array, Residuals]] | None = None
@@ -97,16 +102,20 @@ class FunctionPrimitive(Primitive):
 
 
 @overload
-def primitive(function: Callable[..., Array], *, native: bool = ..., symmetric: bool = ...) -> FunctionPrimitive: ...
+def primitive(
+    function: Callable[..., Array], *, native: bool = ..., symmetric: bool = ..., rows: bool = ...
+) -> FunctionPrimitive: ...
 
 
 @overload
 def primitive(
-    function: None = None, *, native: bool = ..., symmetric: bool = ...
+    function: None = None, *, native: bool = ..., symmetric: bool = ..., rows: bool = ...
 ) -> Callable[[Callable[..., Array]], FunctionPrimitive]: ...
 
 
-def primitive(function: Callable[..., Array] | None = None, *, native: bool = False, symmetric: bool = False) -> Any:
+def primitive(
+    function: Callable[..., Array] | None = None, *, native: bool = False, symmetric: bool = False, rows: bool = False
+) -> Any:
     """Make a function of arrays a primitive, as `jax.custom_vjp` does, on every backend.
 
     Parameters
@@ -117,6 +126,8 @@ def primitive(function: Callable[..., Array] | None = None, *, native: bool = Fa
         The rule is the function's true derivative, and torch and JAX may differentiate the function themselves.
     symmetric : bool
         The function takes one array and its Jacobian is symmetric: the rule serves forward mode too.
+    rows : bool
+        The function reduces its first array along rows; for speed alone.
 
     Returns
     -------
@@ -138,5 +149,5 @@ def primitive(function: Callable[..., Array] | None = None, *, native: bool = Fa
     (array([2., 6.]),)
     """
     if function is None:
-        return lambda f: FunctionPrimitive(f, native=native, symmetric=symmetric)
-    return FunctionPrimitive(function, native=native, symmetric=symmetric)
+        return lambda f: FunctionPrimitive(f, native=native, symmetric=symmetric, rows=rows)
+    return FunctionPrimitive(function, native=native, symmetric=symmetric, rows=rows)

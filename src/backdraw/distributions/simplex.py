@@ -21,7 +21,7 @@ def inverse_cdf(be: Backend, logits: Array, uniform: Array) -> Array:
     """One-hot of the category whose interval of the cumulative sum holds the uniform."""
     xp, low = be.xp, be.lowest(logits)
     wide = xp.astype(logits, xp.float64)
-    weights = xp.exp(wide - be.at_least(xp.max(wide, axis=-1, keepdims=True), low))
+    weights = xp.exp(wide - be.at_least(be.row_max(wide), low))
     edges = be.cumsum(weights)
     # An empty interval (weight 0) is never hit; with no weight at all every edge counts, and the one-hot is zeros.
     index = xp.count_nonzero(edges <= uniform * edges[..., -1:], axis=-1)
@@ -105,7 +105,7 @@ def _tempered_fwd(be: Backend, u: Array, temperature: Array, *, axis: int) -> tu
 tempered.defvjp(_tempered_fwd, _tempered_vjp)
 
 
-@primitive(native=True, symmetric=True)
+@primitive(native=True, symmetric=True, rows=True)
 def softmax(be: Backend, u: Array, *, axis: int, temperature: float, dtype: Any) -> Array:
     """Softmax of u / temperature along an axis, rounded to a dtype."""
     return _softmax_fwd(be, u, axis=axis, temperature=temperature, dtype=dtype)[0]
@@ -207,33 +207,39 @@ def _kl_vjp(be: Backend, residuals: Any, g: Array, *, axis: int) -> tuple[Array,
 kl.defvjp(lambda be, p, q, *, axis: (kl.function(be, p, q, axis=axis), (p, q)), _kl_vjp)
 
 
-@primitive(native=True)
+@primitive(native=True, rows=True)
 def conditional_gumbels(be: Backend, logits: Array, x: Array, noise: Array, *, axis: int) -> Array:
     """Gumbels with location `logits` whose argmax is x, made of fresh standard ones."""
-    return _conditional_fwd(be, logits, x, noise, axis=axis)[0]
+    rows = (last(be, a, axis) for a in (be.cast(logits, noise.dtype), be.cast(x, noise.dtype), noise))
+    return unlast(be, be.rowwise(_conditional_gumbels, *rows), axis)
 
 
-def _conditional_fwd(be: Backend, logits: Array, x: Array, noise: Array, *, axis: int) -> tuple[Array, Any]:
+def _conditional_gumbels(be: Backend, logits: Array, x: Array, noise: Array) -> Array:
     # The largest is a Gumbel at log(sum(exp(logits))), whichever it is. The others are Gumbels cut off there, and to
-    # cut v off at `top` is -log(exp(-v) + exp(-top)), a soft minimum of the two.
+    # cut v off at `top` is -log(exp(-v) + exp(-top)), a soft minimum of the two; -inf stays what it is.
     xp = be.xp
-    wide = be.cast(logits, noise.dtype)
-    drawn, live = x > 0, wide > -xp.inf
-    total = unlast(be, be.logsumexp(last(be, wide, axis)), axis)
-    v = xp.where(live, wide + noise, 0.0)
-    top = xp.where(total > -xp.inf, total, 0.0) + xp.sum(xp.where(drawn, noise, 0.0), axis=axis, keepdims=True)
-    u = v + be.log_sigmoid(top - v)
-    return xp.where(live, xp.where(drawn, top, u), -xp.inf), (logits, drawn, live, top - v, total)
+    total = be.logsumexp(logits)
+    top = xp.where(total > -xp.inf, total, 0.0) + be.row_sum(x * noise)
+    v = logits + noise
+    return xp.where(x > 0, top, v + be.log_sigmoid(top - v))
 
 
-def _conditional_vjp(be: Backend, residuals: Any, g: Array, *, axis: int) -> tuple[Array, None, None]:
-    xp = be.xp
-    logits, drawn, live, gap, total = residuals
-    g = xp.where(live, g, 0.0)
-    own = xp.where(drawn, 0.0, g * be.sigmoid(gap))
-    total = xp.where(total > -xp.inf, total, 0.0)
-    p = xp.where(live, xp.exp(xp.where(live, be.cast(logits, gap.dtype) - total, 0.0)), 0.0)
-    return be.cast(own + p * xp.sum(g - own, axis=axis, keepdims=True), logits.dtype), None, None
+def _conditional_gumbels_fwd(be: Backend, logits: Array, x: Array, noise: Array, *, axis: int) -> tuple[Array, Any]:
+    u = conditional_gumbels.function(be, logits, x, noise, axis=axis)
+    return u, (logits, x, noise, u)
 
 
-conditional_gumbels.defvjp(_conditional_fwd, _conditional_vjp)
+def _conditional_gumbels_vjp(be: Backend, residuals: Any, g: Array, *, axis: int) -> tuple[Array, None, None]:
+    rows = (last(be, be.cast(a, g.dtype), axis) for a in (*residuals, g))
+    return be.cast(unlast(be, be.rowwise(_pull_conditional, *rows), axis), residuals[0].dtype), None, None
+
+
+def _pull_conditional(be: Backend, logits: Array, x: Array, noise: Array, u: Array, g: Array) -> Array:
+    xp, low = be.xp, be.lowest(u)
+    share = xp.exp(be.at_least(u, low) - be.at_least(logits + noise, low))  # of what is not drawn: sigmoid(top - v)
+    own = xp.where(x > 0, 0.0, g * share)
+    total = be.row_sum(x * xp.where(x > 0, u - noise, 0.0))
+    return own + xp.exp(logits - total) * be.row_sum(g - own)
+
+
+conditional_gumbels.defvjp(_conditional_gumbels_fwd, _conditional_gumbels_vjp)
