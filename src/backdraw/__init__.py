@@ -3,7 +3,9 @@
 from backdraw import schedules as schedules
 from backdraw.distributions import Bernoulli as Bernoulli
 from backdraw.distributions import Categorical as Categorical
+from backdraw.distributions import Concrete as Concrete
 from backdraw.distributions import Distribution as Distribution
+from backdraw.distributions import ExpConcrete as ExpConcrete
 from backdraw.distributions import kl as kl
 from backdraw.errors import BackdrawError as BackdrawError
 from backdraw.errors import BackendError as BackendError
