@@ -86,19 +86,19 @@ def test_dtypes(lib: Library, family: Any, dtype: str) -> None:
 @both
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_thousand_categories_at_a_low_temperature(lib: Library, family: Any, dtype: str) -> None:
-    l = (3 * np.random.default_rng(0).normal(size=1000)).astype(dtype)
+    l = ({"float32": 3, "float64": 20}[dtype] * np.random.default_rng(0).normal(size=1000)).astype(dtype)
     p = family(lib.asarray(l, dtype), 0.05)
     x = backdraw.draw(p, rng=KEY)
     values = lib.to_numpy(x)
     if family is Concrete:
         smallest = np.finfo(dtype).smallest_normal
-        assert (values < smallest).sum() > (500 if dtype == "float32" else 0)  # many faces, where others give NaN
+        assert (values < smallest).sum() > 300  # where others give NaN
         z = np.log(np.maximum(values.astype(np.float64), float(smallest)))
     else:
         assert np.all(np.isfinite(values))
         z = values.astype(np.float64)
     expected = precise(family, l.astype(np.float64), z, 0.05)
-    lib.check(p.log_prob(x), np.asarray(expected), dtype=dtype, rtol=4 * eps(dtype))
+    lib.check(p.log_prob(x), np.asarray(expected), dtype=dtype, rtol=16 * eps(dtype))  # a sum of 1,000 terms
     tensors = (lib.asarray(l, dtype), x, lib.asarray(0.05, dtype))
     grads = backdraw.vjp(lambda l, x, t: family(l, t).log_prob(x), *tensors)[1](lib.asarray(1.0, dtype))
     for grad in (*grads, *family(tensors[0], tensors[2]).score(x)):
@@ -116,7 +116,8 @@ def test_a_coordinate_of_zero_is_read_as_the_smallest(lib: Library, dtype: str) 
     read = np.where(y == 0.0, smallest, y)
     expected = [precise(Concrete, l, np.log(row), 0.5) for row in read]
     value, pullback = backdraw.vjp(lambda y: Concrete(lib.asarray(l, dtype), 0.5).log_prob(y), lib.asarray(y, dtype))
-    lib.check(value, expected, dtype=dtype, rtol=4 * eps(dtype))
+    # Rounded once, of a sum of terms up to 1,000 that is computed in float32 or wider.
+    lib.check(value, expected, dtype=dtype, rtol=4 * eps(dtype), atol=1000 * min(eps(dtype), eps("float32")))
     grad = lib.to_numpy(pullback(lib.asarray(np.ones(2), dtype))[0])
     assert np.array_equal(grad == 0.0, y == 0.0)
 
@@ -204,27 +205,20 @@ def test_a_row_of_minus_infinity_alone(lib: Library, family: Any) -> None:
 
 
 @both
-@pytest.mark.parametrize("dtype", ["float16", "float32", "float64"])
-@pytest.mark.parametrize("t", [1e-2, 1.0, 1e3])
+@pytest.mark.parametrize(("dtype", "t"), [("float16", 1e-2), ("float32", 1e-2), ("float32", 1e3), ("float64", 1e-2)])
+@np.errstate(over="ignore")  # what exceeds float16 is infinite, and NumPy says so
 def test_huge_logits(lib: Library, family: Any, dtype: str, t: float) -> None:
     if dtype not in lib.dtypes:
         pytest.skip(f"{lib.backend.value} has no {dtype}")
-    for b in (1e4, {"float16": 6e4, "float32": 3e38, "float64": 1.7e308}[dtype]):
-        l = lib.asarray(np.asarray([[b, -b, 0.0, 1.0], [0.0, -b, -b, 1.0]]), dtype)
-        noise = family(l, t).transport_noise(KEY)
-        x = family(l, t).transport(noise)
-        g, gx = lib.asarray(np.ones(2), dtype), lib.asarray(GZ[0, :2], dtype)
-        assert np.all(np.isfinite(lib.to_numpy(x)))
-        f: Any
-        for f, c, arrays in (
-            (lambda l, t: family(l, t).transport(noise), gx, (l, lib.asarray(t, dtype))),
-            (lambda l, t: family(l, t).log_prob(x), g, (l, lib.asarray(t, dtype))),
-            (lambda x: family(l, t).log_prob(x), g, (x,)),
-            (lambda l: family(l, t).transport(noise), gx, (l,)),
-        ):
-            value, pullback = backdraw.vjp(f, *arrays)
-            for out in (value, *pullback(c)):
-                assert not np.any(np.isnan(lib.to_numpy(out)))
+    top = {"float16": 6e4, "float32": 3e38, "float64": 1.7e308}[dtype]
+    l = lib.asarray(np.asarray([[b * row for row in (1, -1, 0, 1e-4)] for b in (1e4, -1e4, top, -top)]), dtype)
+    noise = family(l, t).transport_noise(KEY)
+    x, pull = backdraw.vjp(lambda l, t: family(l, t).transport(noise), l, lib.asarray(t, dtype))
+    assert np.all(np.isfinite(lib.to_numpy(x)))
+    value, pullback = backdraw.vjp(lambda l, x: family(l, t).log_prob(x), l, x)
+    g = lib.asarray(RNG.normal(size=(4, 4)), dtype)
+    for out in (value, *pull(g), *pullback(lib.asarray(np.ones(4), dtype))):
+        assert not np.any(np.isnan(lib.to_numpy(out)))
 
 
 # ---------------------------------------------------------------------------------------------------------- gradients

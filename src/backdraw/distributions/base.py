@@ -47,7 +47,8 @@ class Distribution:
     @property
     def params(self) -> tuple[Array, ...]:
         """The parameter arrays, in order."""
-        return tuple(value for value in map(self.__getattribute__, self.parameters) if not isinstance(value, float))
+        values = [getattr(self, name) for name in self.parameters]
+        return tuple(value for value in values if not isinstance(value, float))
 
     @property
     def backend(self) -> Backend:
