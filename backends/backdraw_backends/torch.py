@@ -45,6 +45,8 @@ class TorchBackend(Backend):
         """Leave true derivatives to torch, unless blocks of rows are faster; give other rules by the autograd.Function."""
         if primitive.native and not _on_host(arrays):
             return primitive.forward(self, *arrays, **static)[0]
+        if torch.compiler.is_compiling() and not _recorded(arrays):  # dynamo's own way there fails on a setup_context
+            return primitive.forward(self, *arrays, **static)[0]
         function = ApplyForward if transforms_active() else Apply
         return function.apply(self, primitive, tuple(static.items()), *arrays)[0]
 
@@ -161,6 +163,10 @@ class TorchBackend(Backend):
     def _host_noise(self, kind: str, source: Any, shape: tuple[int, ...], dtype: Any) -> Array:
         wide = np.float64 if dtype == torch.float64 else np.float32
         return _by_numpy(host_noise.noise, kind, source, shape, wide)
+
+
+def _recorded(arrays: tuple[Array, ...]) -> bool:
+    return torch.is_grad_enabled() and any(x is not None and x.requires_grad for x in arrays)
 
 
 def _on_host(arrays: tuple[Array, ...], size: int = _ROWS) -> bool:

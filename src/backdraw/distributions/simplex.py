@@ -86,7 +86,7 @@ def _tempered(be: Backend, u: Array, temperature: Array, axis: int) -> tuple[Arr
     # Beyond -1000 the softmax is 0 in every dtype: cut there, so that the derivative in t has no 0 * inf.
     floor = -1000.0 * be.stop_gradient(t)
     below = xp.maximum(u, xp.clip(top, 0.0, None) + be.lowest(u)) - top  # u - top, without overflow
-    kept = (below > floor) & (u > -xp.inf)
+    kept = (below > floor) & (u > -xp.inf)  # in a row of -inf alone, top is no entry
     z = xp.where(kept, below, floor) / t
     return xp.where(u == -xp.inf, -xp.inf, z), kept
 
