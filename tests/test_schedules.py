@@ -2,6 +2,7 @@
 
 import itertools
 import math
+import pickle
 from typing import Any
 
 import numpy as np
@@ -28,6 +29,18 @@ def test_formula(name: str) -> None:
     values = [schedule(k) for k in range(N + 1)]
     assert all(x > y for x, y in itertools.pairwise(values))
     assert getattr(schedules, name)(B, A, N)(N) == pytest.approx(A)
+
+
+@pytest.mark.parametrize("name", SHAPES)
+def test_says_what_it_is(name: str) -> None:
+    schedule = getattr(schedules, name)(2, 0.5, 100)
+    assert repr(schedule) == f"{name}(start=2.0, stop=0.5, steps=100)"
+    assert repr(schedules.constant(1)) == "constant(value=1.0)"
+    copied = pickle.loads(pickle.dumps(schedule))
+    assert copied == schedule
+    assert copied(37) == schedule(37)
+    assert schedule != getattr(schedules, name)(2, 0.5, 101)
+    assert len({schedules.linear(A, B, N), schedules.exponential(A, B, N), schedules.cosine(A, B, N)}) == 3
 
 
 def test_constant() -> None:

@@ -182,14 +182,18 @@ jax.tree_util.register_pytree_node(Key, _flatten_key, lambda _, words: Key(*word
 
 
 def _register(cls: type[Distribution]) -> None:
-    jax.tree_util.register_pytree_with_keys(
-        cls,
-        lambda d: (
-            tuple((jax.tree_util.GetAttrKey(name), getattr(d, name)) for name in cls.arrays),
-            tuple(getattr(d, name) for name in cls.plain),
-        ),
-        lambda plain, arrays: cls.rebuild(arrays, plain),
-    )
+    def flatten(dist: Distribution) -> tuple[Any, Any]:
+        values = [getattr(dist, name) for name in cls.arrays]
+        numbers = tuple(v if isinstance(v, float) else None for v in values)  # configuration: not to be traced
+        leaves = [None if isinstance(v, float) else v for v in values]
+        plain = tuple(getattr(dist, name) for name in cls.plain)
+        return tuple(zip(map(jax.tree_util.GetAttrKey, cls.arrays), leaves, strict=True)), (numbers, plain)
+
+    def unflatten(aux: Any, leaves: Any) -> Distribution:
+        numbers, plain = aux
+        return cls.rebuild((x if n is None else n for n, x in zip(numbers, leaves, strict=True)), plain)
+
+    jax.tree_util.register_pytree_with_keys(cls, flatten, unflatten)
 
 
 for _cls in Distribution.classes:

@@ -12,7 +12,6 @@ from backdraw_backends import blocks, host_noise
 from backdraw_backends.standard import StandardBackend
 from backdraw_backends.tape import Tape, active_tapes
 
-
 _SHORT = 32  # elements of a row
 _MANY = 1 << 12  # elements
 

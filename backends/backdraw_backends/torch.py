@@ -47,6 +47,8 @@ class TorchBackend(Backend):
         """Leave true derivatives to torch, unless blocks of rows are faster; give other rules by the autograd.Function."""
         if primitive.native and not _on_host(arrays, _least(arrays[0]) if primitive.rows else _ROWS):
             return primitive.forward(self, *arrays, **static)[0]
+        if torch.compiler.is_compiling() and not _recorded(arrays):  # dynamo's own way there fails on a setup_context
+            return primitive.forward(self, *arrays, **static)[0]
         function = ApplyForward if transforms_active() and not torch.compiler.is_compiling() else Apply
         return function.apply(self, primitive, tuple(static.items()), *arrays)[0]
 
@@ -198,6 +200,10 @@ def _plain_vjp(fn: Callable[..., Any], arrays: tuple[Array, ...]) -> tuple[Any, 
 def _least(x: Array) -> int:
     """Return from how many elements on NumPy is faster at reducing the rows of an array."""
     return _WORDS if x.ndim and x.shape[-1] < _SHORT else _ROWS
+
+
+def _recorded(arrays: tuple[Array, ...]) -> bool:
+    return torch.is_grad_enabled() and any(x is not None and x.requires_grad for x in arrays)
 
 
 def _on_host(arrays: tuple[Array, ...], size: int = _ROWS) -> bool:

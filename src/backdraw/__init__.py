@@ -3,7 +3,9 @@
 from backdraw import schedules as schedules
 from backdraw.distributions import Bernoulli as Bernoulli
 from backdraw.distributions import Categorical as Categorical
+from backdraw.distributions import Concrete as Concrete
 from backdraw.distributions import Distribution as Distribution
+from backdraw.distributions import ExpConcrete as ExpConcrete
 from backdraw.distributions import Exponential as Exponential
 from backdraw.distributions import Gumbel as Gumbel
 from backdraw.distributions import Laplace as Laplace

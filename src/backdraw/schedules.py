@@ -1,10 +1,12 @@
 """Annealing of the temperature: plain functions of the step.
 
-Each takes the step as a number or as a scalar array, which may be traced, and returns the temperature likewise.
+Each takes the step as a number or as a scalar array, which may be traced, and returns the temperature likewise. It
+prints as the call that made it.
 """
 
 import math
 from collections.abc import Callable
+from dataclasses import dataclass, fields
 from numbers import Real
 from typing import Any
 
@@ -12,6 +14,64 @@ from backdraw.backend import backend_of
 from backdraw.errors import InvalidTypeError, InvalidValueError
 
 Schedule = Callable[[Any], Any]
+
+
+@dataclass(frozen=True, repr=False)
+class _Named:
+    """A schedule that prints as the call that made it, compares by its parameters and can be pickled."""
+
+    def __repr__(self) -> str:
+        shown = ", ".join(f"{f.name}={getattr(self, f.name)!r}" for f in fields(self))
+        return f"{type(self).__name__[1:].lower()}({shown})"
+
+
+@dataclass(frozen=True, repr=False)
+class _Constant(_Named):
+    """The schedule of `constant`."""
+
+    value: float
+
+    def __call__(self, step: Any) -> Any:  # noqa: ARG002
+        return self.value
+
+
+@dataclass(frozen=True, repr=False)
+class _Annealed(_Named):
+    """A schedule from `start` to `stop` in a number of steps."""
+
+    start: float
+    stop: float
+    steps: int
+
+    def fraction(self, step: Any) -> Any:
+        """Return how much of the way is done, from 0 to 1."""
+        if isinstance(step, Real):
+            return min(max(float(step) / self.steps, 0.0), 1.0)
+        xp = backend_of(step).xp
+        if not xp.isdtype(step.dtype, "real floating"):
+            step = xp.astype(step, xp.float32)
+        return xp.clip(step / self.steps, 0.0, 1.0)
+
+
+class _Linear(_Annealed):
+    """The schedule of `linear`."""
+
+    def __call__(self, step: Any) -> Any:
+        return self.start + (self.stop - self.start) * self.fraction(step)
+
+
+class _Exponential(_Annealed):
+    """The schedule of `exponential`."""
+
+    def __call__(self, step: Any) -> Any:
+        return self.start * _apply("exp", math.log(self.stop / self.start) * self.fraction(step))
+
+
+class _Cosine(_Annealed):
+    """The schedule of `cosine`."""
+
+    def __call__(self, step: Any) -> Any:
+        return self.stop + (self.start - self.stop) * (1.0 + _apply("cos", math.pi * self.fraction(step))) / 2.0
 
 
 def constant(value: float) -> Schedule:
@@ -38,8 +98,7 @@ def constant(value: float) -> Schedule:
     >>> schedules.constant(0.5)(100)
     0.5
     """
-    value = _positive("value", value)
-    return lambda step: value  # noqa: ARG005
+    return _Constant(_positive("value", value))
 
 
 def linear(start: float, stop: float, steps: int) -> Schedule:
@@ -68,9 +127,7 @@ def linear(start: float, stop: float, steps: int) -> Schedule:
     >>> schedules.linear(1.0, 0.5, 100)(50)
     0.75
     """
-    a, b = _positive("start", start), _positive("stop", stop)
-    fraction = _fraction(steps)
-    return lambda step: a + (b - a) * fraction(step)
+    return _Linear(*_checked(start, stop, steps))
 
 
 def exponential(start: float, stop: float, steps: int) -> Schedule:
@@ -99,9 +156,7 @@ def exponential(start: float, stop: float, steps: int) -> Schedule:
     >>> schedules.exponential(1.0, 0.25, 100)(50)
     0.5
     """
-    a, b = _positive("start", start), _positive("stop", stop)
-    fraction, ratio = _fraction(steps), math.log(b / a)
-    return lambda step: a * _apply("exp", ratio * fraction(step))
+    return _Exponential(*_checked(start, stop, steps))
 
 
 def cosine(start: float, stop: float, steps: int) -> Schedule:
@@ -130,9 +185,7 @@ def cosine(start: float, stop: float, steps: int) -> Schedule:
     >>> schedules.cosine(1.0, 0.5, 100)(50)
     0.75
     """
-    a, b = _positive("start", start), _positive("stop", stop)
-    fraction = _fraction(steps)
-    return lambda step: b + (a - b) * (1.0 + _apply("cos", math.pi * fraction(step))) / 2.0
+    return _Cosine(*_checked(start, stop, steps))
 
 
 def _positive(name: str, value: float) -> float:
@@ -143,21 +196,12 @@ def _positive(name: str, value: float) -> float:
     return float(value)
 
 
-def _fraction(steps: int) -> Schedule:
+def _checked(start: float, stop: float, steps: int) -> tuple[float, float, int]:
     if isinstance(steps, bool) or not isinstance(steps, int):
         raise InvalidTypeError(f"steps: expected an int, got {type(steps).__name__}")
     if steps < 1:
         raise InvalidValueError(f"steps: expected at least 1, got {steps}")
-
-    def fraction(step: Any) -> Any:
-        if isinstance(step, Real):
-            return min(max(float(step) / steps, 0.0), 1.0)
-        xp = backend_of(step).xp
-        if not xp.isdtype(step.dtype, "real floating"):
-            step = xp.astype(step, xp.float32)
-        return xp.clip(step / steps, 0.0, 1.0)
-
-    return fraction
+    return _positive("start", start), _positive("stop", stop), steps
 
 
 def _apply(name: str, x: Any) -> Any:

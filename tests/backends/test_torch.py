@@ -159,6 +159,16 @@ def test_compile_fullgraph(name: str) -> None:
     torch.testing.assert_close(x.grad, y.grad)
 
 
+@pytest.mark.parametrize("name", [*PRIMITIVES, *ESTIMATORS, "intermediate_loss"])
+def test_compile_where_no_gradient_is_wanted(name: str) -> None:
+    torch._dynamo.reset()
+    f = {**PRIMITIVES, **ESTIMATORS}.get(name, lambda x: backdraw.intermediate_loss(x, rng=KEY))
+    compiled = torch.compile(f, fullgraph=True, backend="aot_eager")
+    torch.testing.assert_close(compiled(X), f(X))
+    with torch.no_grad():
+        torch.testing.assert_close(compiled(leaf()), f(X))
+
+
 @pytest.mark.parametrize("backend", ["eager", "inductor"])
 def test_compile_with_own_generator(backend: str) -> None:
     torch._dynamo.reset()

@@ -3,6 +3,8 @@
 from backdraw.distributions.base import Distribution as Distribution
 from backdraw.distributions.bernoulli import Bernoulli as Bernoulli
 from backdraw.distributions.categorical import Categorical as Categorical
+from backdraw.distributions.concrete import Concrete as Concrete
+from backdraw.distributions.concrete import ExpConcrete as ExpConcrete
 from backdraw.distributions.divergence import kl as kl
 from backdraw.distributions.exponential import Exponential as Exponential
 from backdraw.distributions.location_scale import Gumbel as Gumbel

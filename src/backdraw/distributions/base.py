@@ -1,7 +1,8 @@
 """What every distribution is: a frozen dataclass of arrays and plain values, and what an estimator may ask of it."""
 
+import math
 from collections.abc import Callable, Iterable
-from numbers import Integral
+from numbers import Integral, Number, Real
 from typing import Any, ClassVar, Self
 
 from backdraw.backend import Array, Backend, backend_of
@@ -29,8 +30,9 @@ class Distribution:
     """Base of all distributions.
 
     A subclass is a frozen dataclass. Its array fields are named in `arrays`; they are the leaves of the pytree that it
-    is under JAX, and the first of them, `parameters`, are what gradients go to. Its other fields are named in `plain` and
-    are hashable. What it can do, it has a method for: `NEEDS` lists those that estimators ask for.
+    is under JAX, and the first of them, `parameters`, are what gradients go to. Where a field may also be a number, a
+    float in it is configuration and no leaf. Its other fields are named in `plain` and are hashable. What it can do, it
+    has a method for: `NEEDS` lists those that estimators ask for.
     """
 
     arrays: ClassVar[tuple[str, ...]]
@@ -48,7 +50,8 @@ class Distribution:
     @property
     def params(self) -> tuple[Array, ...]:
         """The parameter arrays, in order."""
-        return tuple(getattr(self, name) for name in self.parameters)
+        values = [getattr(self, name) for name in self.parameters]
+        return tuple(value for value in values if not isinstance(value, float))
 
     @property
     def backend(self) -> Backend:
@@ -95,8 +98,8 @@ class Distribution:
 
     def stopped(self) -> Self:
         """Return the distribution with constants for parameters."""
-        be = self.backend
-        return self.replace(**{name: be.stop_gradient(getattr(self, name)) for name in self.parameters})
+        be, values = self.backend, {name: getattr(self, name) for name in self.parameters}
+        return self.replace(**{n: v if isinstance(v, float) else be.stop_gradient(v) for n, v in values.items()})
 
 
 def require(dist: Distribution, estimator: str, *needs: str) -> None:
@@ -121,6 +124,37 @@ def check_logits(x: Array, *, name: str = "logits") -> Backend:
     return be
 
 
+def check_positive(name: str, value: Any, be: Backend, like: Array) -> Any:
+    """Return a positive option as a float, or as the scalar array that it is."""
+    if type(value) is float and 1e-30 < value < 1e30:
+        return value  # the common case, checked at no cost
+    if isinstance(value, Number):
+        return _check_number(name, value, be, like)
+    try:
+        owner = backend_of(value)
+    except InvalidTypeError:
+        raise InvalidTypeError(f"{name}: expected a number or a scalar array, got {type(value).__name__}") from None
+    if owner is not be:
+        raise InvalidTypeError(f"{name}: expected a number or a scalar {be.name} array, got a {owner.name} array")
+    if tuple(value.shape) != ():
+        raise InvalidValueError(f"{name}: expected a scalar array of shape (), got shape {tuple(value.shape)}")
+    if not be.is_floating(value.dtype):
+        raise InvalidTypeError(f"{name}: expected a real floating array, got {value.dtype}")
+    return value
+
+
+def _check_number(name: str, value: Any, be: Backend, like: Array) -> float:
+    if isinstance(value, bool) or not isinstance(value, Real):
+        raise InvalidTypeError(f"{name}: expected a positive number, got {type(value).__name__}")
+    value = float(value)
+    if not (value > 0 and math.isfinite(value)):
+        raise InvalidValueError(f"{name}: expected a positive finite number, got {value}")
+    smallest = float(be.xp.finfo(be.wide(like.dtype)).smallest_normal)
+    if value < smallest:
+        raise InvalidValueError(f"{name}: expected at least {smallest:.3g}, the smallest normal {like.dtype}, got {value}")
+    return value
+
+
 def check_shape(shape: Any) -> tuple[int, ...]:
     """Return ``shape=`` as a tuple of sizes."""
     try:
@@ -132,9 +166,19 @@ def check_shape(shape: Any) -> tuple[int, ...]:
     return tuple(int(n) for n in sizes)
 
 
+def fold(be: Backend, g: Array, x: Array) -> Array:
+    """Sum the cotangent of several samples in front over them, to the shape of their parameter x."""
+    return be.xp.sum(be.xp.reshape(g, (-1, *x.shape)), axis=0) if g.ndim > x.ndim else g
+
+
 @primitive(native=True)
 def perturb(be: Backend, logits: Array, noise: Array, *, fresh: bool = False) -> Array:
-    """Logits plus noise, in the wider of their dtypes; `fresh` noise belongs to nobody and may be overwritten."""
+    """Logits plus noise, in the wider of their dtypes; the noise may have samples in front.
+
+    `fresh` noise belongs to nobody and may be overwritten.
+    """
+    if noise.ndim > logits.ndim:
+        return logits + noise
     return be.add_to(noise, logits) if fresh else be.rowwise(_add, logits, noise)
 
 
@@ -144,7 +188,7 @@ def _add(be: Backend, a: Array, b: Array) -> Array:  # noqa: ARG001
 
 perturb.defvjp(
     lambda be, logits, noise, *, fresh=False: (perturb.function(be, logits, noise, fresh=fresh), (logits,)),
-    lambda be, residuals, g, *, fresh=False: (be.cast(g, residuals[0].dtype), None),  # noqa: ARG005
+    lambda be, residuals, g, *, fresh=False: (be.cast(fold(be, g, residuals[0]), residuals[0].dtype), None),  # noqa: ARG005
 )
 
 

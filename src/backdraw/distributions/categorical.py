@@ -56,22 +56,7 @@ class Categorical(Distribution):
     parameters: ClassVar[tuple[str, ...]] = ("logits",)
 
     def __post_init__(self) -> None:
-        be = check_logits(self.logits)
-        shape = tuple(self.logits.shape)
-        if not shape:
-            raise InvalidValueError("logits: expected at least one axis, got a scalar of shape ()")
-        if isinstance(self.axis, bool) or not isinstance(self.axis, int):
-            raise InvalidTypeError(f"axis: expected an int, got {type(self.axis).__name__}")
-        if not -len(shape) <= self.axis < len(shape):
-            raise InvalidValueError(
-                f"axis: expected {-len(shape)} to {len(shape) - 1} for logits of shape {shape}, got {self.axis}"
-            )
-        if self.axis >= 0:  # counted from the end, it stays right when samples add axes in front
-            object.__setattr__(self, "axis", self.axis - len(shape))
-        if shape[self.axis] == 0:
-            raise InvalidValueError(f"logits: expected at least one category along axis {self.axis}, got shape {shape}")
-        if self.where is not None:
-            _check_mask(be, self.where, shape)
+        object.__setattr__(self, "axis", check_rows(self.logits, self.axis, self.where))
 
     @property
     def utilities(self) -> Array:
@@ -190,6 +175,25 @@ class Categorical(Distribution):
         body = simplex.normalize if projection == "normalize" else simplex.project
         rows = (simplex.last(be, z, self.axis) for z in (be.xp.where(live, y, -be.xp.inf), x))
         return simplex.unlast(be, be.rowwise(body, *rows), self.axis)
+
+
+def check_rows(logits: Array, axis: int, where: Array | None) -> int:
+    """Check logits of categories with their axis and mask, and return the axis as counted from the end."""
+    be = check_logits(logits)
+    shape = tuple(logits.shape)
+    if not shape:
+        raise InvalidValueError("logits: expected at least one axis, got a scalar of shape ()")
+    if isinstance(axis, bool) or not isinstance(axis, int):
+        raise InvalidTypeError(f"axis: expected an int, got {type(axis).__name__}")
+    if not -len(shape) <= axis < len(shape):
+        raise InvalidValueError(f"axis: expected {-len(shape)} to {len(shape) - 1} for logits of shape {shape}, got {axis}")
+    if axis >= 0:  # counted from the end, it stays right when samples add axes in front
+        axis -= len(shape)
+    if shape[axis] == 0:
+        raise InvalidValueError(f"logits: expected at least one category along axis {axis}, got shape {shape}")
+    if where is not None:
+        _check_mask(be, where, shape)
+    return axis
 
 
 def _check_mask(be: Backend, where: Array, shape: tuple[int, ...]) -> None:

@@ -1,35 +1,46 @@
 """Divergences between two distributions of the same family."""
 
+from numbers import Integral
 from typing import Any
 
 from backdraw.backend import Array, backend_of
 from backdraw.distributions.base import Distribution
-from backdraw.errors import InvalidTypeError
+from backdraw.errors import InvalidTypeError, InvalidValueError
 
 
-def kl(p: Distribution, q: Distribution) -> Array:
-    r"""Kullback-Leibler divergence :math:`\sum_x p(x) \log(p(x) / q(x))`, exact and differentiable.
+def kl(p: Distribution, q: Distribution, *, samples: int = 1, rng: Any = None) -> Array:
+    r"""Kullback-Leibler divergence :math:`\sum_x p(x) \log(p(x) / q(x))`, differentiable in both.
+
+    Exact where a closed form is known, as for Categorical and Bernoulli. Otherwise, as for Concrete, the mean of
+    :math:`\log p(x) - \log q(x)` over draws x of p, which are functions of p's parameters and noise: in log space, where
+    draws at low temperature do not underflow and the divergence is the same.
 
     Parameters
     ----------
     p, q : Distribution
         Two distributions of the same class, shape and framework.
+    samples : int
+        How many draws to average; for those without a closed form only.
+    rng : optional
+        As for `backdraw.draw`; for those without a closed form only.
 
     Returns
     -------
     array, shape ``batch_shape``
-        In nats. +inf where p gives weight to a value that q excludes.
+        In nats. +inf where p gives weight to a value that q excludes. An estimate may be negative.
 
     Raises
     ------
     TypeError
-        If `p` and `q` are not two distributions of one class that knows its divergence, or of different frameworks.
+        If `p` and `q` are not two distributions of one class that knows its divergence, or of different frameworks, or
+        `samples` is no integer, or `rng` is given for a closed form or of another framework.
     ValueError
-        If their shapes differ.
+        If their shapes differ, or `samples` is less than 1 or given for a closed form.
 
     Notes
     -----
-    Exact: neither bias nor variance. See Kullback and Leibler 1951.
+    A closed form has neither bias nor variance. The estimate and its gradient are unbiased, with a variance that falls
+    as 1 / samples. See Kullback and Leibler 1951.
 
     Examples
     --------
@@ -38,12 +49,26 @@ def kl(p: Distribution, q: Distribution) -> Array:
     >>> p, q = backdraw.Bernoulli(np.array(0.0)), backdraw.Bernoulli(np.array(1.0))
     >>> float(backdraw.kl(p, q).round(4))
     0.1201
+    >>> p, q = (backdraw.Concrete(np.array(l), 0.5) for l in ([0.0, 0.0], [0.0, 1.0]))
+    >>> float(backdraw.kl(p, q, samples=1000, rng=backdraw.key(0)).round(2))
+    0.14
     """
     for name, dist in (("p", p), ("q", q)):
         if not isinstance(dist, Distribution):
             raise InvalidTypeError(f"{name}: expected a distribution, got {type(dist).__name__}")
-    method: Any = getattr(p, "kl", None)
-    if type(p) is not type(q) or method is None:
+    exact: Any = getattr(p, "kl", None)
+    estimate: Any = getattr(p, "kl_estimate", None)
+    if type(p) is not type(q) or (exact is None and estimate is None):
         raise InvalidTypeError(f"q: expected a distribution whose KL to {type(p).__name__} is known, got {type(q).__name__}")
     backend_of(*p.params, *q.params)
-    return method(q)
+    if isinstance(samples, bool) or not isinstance(samples, Integral):
+        raise InvalidTypeError(f"samples: expected an integer, got {type(samples).__name__}")
+    if exact is None:
+        if samples < 1:
+            raise InvalidValueError(f"samples: expected at least 1, got {samples}")
+        return estimate(q, p.transport_noise(rng, (int(samples),)))
+    if samples != 1:
+        raise InvalidValueError(f"samples: expected none for {type(p).__name__}, whose KL is exact, got {samples}")
+    if rng is not None:
+        raise InvalidTypeError(f"rng: expected None for {type(p).__name__}, whose KL is exact, got {type(rng).__name__}")
+    return exact(q)
