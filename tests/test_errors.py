@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from helpers import Library, run_python
+from helpers import Library, call_anyhow, run_python
 
 import backdraw
 from backdraw import BackdrawError, Bernoulli, Categorical
@@ -173,13 +173,13 @@ def test_a_need_that_is_not_met() -> None:
 
     bare = Bare.rebuild([X], [])
     for name, entry in ESTIMATORS.items():
-        with pytest.raises(TypeError, match=rf"dist: \w+ needs {entry.needs[0]}\(\) of Bare, but it "):
-            entry(bare)
+        with pytest.raises(TypeError, match=rf"dist: \w+ needs {entry.needs[0]}\(\) of Bare, but it"):
+            call_anyhow(entry, bare)
         assert name
 
 
 def test_unknown_estimator() -> None:
-    with pytest.raises(ValueError, match=r"estimator: expected one of draw, .*straight_through, got 'reinforced'"):
+    with pytest.raises(ValueError, match=r"estimator: expected one of .*draw, .*straight_through, .*got 'reinforced'"):
         estimator("reinforced")
 
 

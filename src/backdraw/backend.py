@@ -1,7 +1,6 @@
 """What a backend must offer, and which backend holds an array."""
 
 import importlib
-import importlib.metadata
 import sys
 from abc import ABC, abstractmethod
 from collections.abc import Callable
@@ -272,20 +271,26 @@ def adapter(name: str) -> Any:
     return _ADAPTERS[name]
 
 
+def _entry_points() -> Any:
+    import importlib.metadata  # here, for it takes as long to import as all of backdraw
+
+    return importlib.metadata.entry_points(group=GROUP)
+
+
 def _adapter_path(name: str) -> str:
     if name in OURS:  # these work from a plain checkout too, where no entry point is installed
         return f"{PACKAGE}.{name}"
-    for entry in importlib.metadata.entry_points(group=GROUP):
+    for entry in _entry_points():
         if entry.name == name:
             return entry.value
-    known = ", ".join(sorted({*OURS, *(e.name for e in importlib.metadata.entry_points(group=GROUP))}))
+    known = ", ".join(sorted({*OURS, *(e.name for e in _entry_points())}))
     raise BackendError(f"backend: expected one of {known}, got {name!r}")
 
 
 def _load(root: str) -> None:
     """Load the adapter of the framework whose module is `root`, if there is one."""
     root = {"jaxlib": "jax"}.get(root, root)
-    if root in sys.modules and (root in OURS or any(e.name == root for e in importlib.metadata.entry_points(group=GROUP))):
+    if root in sys.modules and (root in OURS or any(e.name == root for e in _entry_points())):
         for array_type in adapter(root).backend.array_types():
             _BY_TYPE[array_type] = adapter(root).backend
             _SEEN.add(array_type)

@@ -1,7 +1,8 @@
-"""A categorical variational autoencoder of handwritten digits: the model that ``backdraw train digits`` trains.
+"""A variational autoencoder of handwritten digits: the model that ``backdraw train digits`` trains.
 
-An image is encoded as 20 draws of one of 10 categories, and decoded from these draws alone. The model, its gradient rules
-and its training are written once; NumPy, CuPy, PyTorch and JAX run them, and one seed gives one loss curve on all.
+An image is encoded as 20 draws of one of 10 categories, or of 10 bits or a normal each, and decoded from these draws
+alone. The model, its gradient rules and its training are written once; NumPy, CuPy, PyTorch and JAX run them, and one seed
+gives one loss curve on all.
 """
 
 import inspect
@@ -16,8 +17,8 @@ import backdraw
 from backdraw import schedules
 from backdraw.backend import Array, Backend, adapter
 from backdraw.errors import InvalidTypeError, InvalidValueError
-from backdraw.estimators.registry import ESTIMATORS, Entry
 from backdraw.study.adam import Adam, Arrays
+from backdraw.study.latents import LATENTS, Latent, trainable
 from backdraw.study.layers import reshape, two_layers
 
 PIXELS = 64
@@ -32,8 +33,11 @@ class Config:
     ----------
     backend : str
         The framework that computes.
-    estimator : str
-        One of `trainable`: how the gradient comes back through the draw.
+    latent : {"categorical", "bernoulli", "normal"}
+        What the code is made of.
+    estimator : str, optional
+        One of those that can train such latents: how the gradient comes back through the draw. By default
+        "gumbel_softmax", for normal latents "reparameterize".
     epochs : int
         Passes over the training images, at least 1.
     seed : int
@@ -41,7 +45,7 @@ class Config:
     dtype : {"float32", "float64"}
         What is computed in.
     latents, categories, width, batch : int
-        The draws per image, the values of each, the hidden units of encoder and decoder, the images of a step.
+        The draws per image, the values (or bits) of each, the hidden units of encoder and decoder, the images of a step.
     learning_rate : float
         Adam's.
     temperature : tuple of float, optional
@@ -55,7 +59,8 @@ class Config:
     """
 
     backend: str = "numpy"
-    estimator: str = "gumbel_softmax"
+    latent: str = "categorical"
+    estimator: str = ""
     epochs: int = 200
     seed: int = 0
     dtype: str = "float32"
@@ -67,8 +72,13 @@ class Config:
     temperature: tuple[float, float] | None = None
 
     def __post_init__(self) -> None:
-        if self.estimator not in trainable():
-            raise InvalidValueError(f"estimator: expected one of {', '.join(trainable())}, got {self.estimator!r}")
+        if self.latent not in LATENTS:
+            raise InvalidValueError(f"latent: expected one of {', '.join(LATENTS)}, got {self.latent!r}")
+        if not self.estimator:
+            object.__setattr__(self, "estimator", self.kind.estimator)
+        known = trainable(self.latent)
+        if self.estimator not in known:
+            raise InvalidValueError(f"estimator: expected one of {', '.join(known)}, got {self.estimator!r}")
         if self.dtype not in ("float32", "float64"):
             raise InvalidValueError(f"dtype: expected float32 or float64, got {self.dtype!r}")
         for name in ("epochs", "seed", "latents", "categories", "width", "batch"):
@@ -81,20 +91,18 @@ class Config:
             raise InvalidValueError(f"batch: expected at most {TRAIN}, the training images, got {self.batch}")
         backdraw.key(self.seed)
         if self.temperature is None:
-            relaxed = trainable()[self.estimator].forward == "relaxed"
+            relaxed = known[self.estimator].forward == "relaxed"
             object.__setattr__(self, "temperature", (0.5, 0.2) if relaxed else (1.0, 1.0))
+
+    @property
+    def kind(self) -> Latent:
+        """What the code is made of."""
+        return LATENTS[self.latent]
 
     def schedule(self, steps: int) -> schedules.Schedule:
         """Return the temperature as a function of the step."""
         assert self.temperature is not None
         return schedules.cosine(*self.temperature, steps)
-
-
-def trainable() -> dict[str, Entry]:
-    """Return the estimators that can train the model: draws that carry a gradient, by name."""
-    return {
-        n: e for n, e in sorted(ESTIMATORS.items()) if e.kind == "draw" and e.gradient != "none" and e.domain != "continuous"
-    }
 
 
 def load() -> tuple[np.ndarray, np.ndarray]:
@@ -108,57 +116,49 @@ def load() -> tuple[np.ndarray, np.ndarray]:
 
 # ------------------------------------------------------------------------------------------------------------ loss
 @backdraw.primitive(native=True)
-def negative_elbo(be: Backend, pixels: Array, codes: Array, images: Array) -> Array:
-    """Return ``-log Bernoulli(images | pixels) + KL(Categorical(codes) || uniform)``, both logits, as a mean over images."""
-    return _negative_elbo(be, pixels, codes, images)[0]
-
-
-def _negative_elbo(be: Backend, pixels: Array, codes: Array, images: Array) -> tuple[Array, Any]:
+def negative_elbo(be: Backend, pixels: Array, kl: Array, images: Array) -> Array:
+    """Return ``-log Bernoulli(images | pixels)``, pixels logits, plus the divergences `kl`, as a mean over images."""
     xp = be.xp
-    logq = codes - be.logsumexp(codes)
     log_likelihood = images * pixels + be.log_sigmoid(-pixels)
-    kl = xp.sum(xp.exp(logq) * logq) + codes.shape[0] * codes.shape[1] * float(np.log(codes.shape[2]))
-    return (kl - xp.sum(log_likelihood)) / images.shape[0], (pixels, logq, images)
+    return (xp.sum(kl) - xp.sum(log_likelihood)) / images.shape[0]
 
 
 def _negative_elbo_vjp(be: Backend, saved: Any, g: Array) -> tuple[Array, Array, None]:
-    xp = be.xp
-    pixels, logq, images = saved
+    pixels, kl, images = saved
     g = g / images.shape[0]
-    q = xp.exp(logq)
-    return g * (be.sigmoid(pixels) - images), g * (q * (logq - xp.sum(q * logq, axis=-1, keepdims=True))), None
+    return g * (be.sigmoid(pixels) - images), be.xp.broadcast_to(g, kl.shape), None
 
 
-negative_elbo.defvjp(_negative_elbo, _negative_elbo_vjp)
+negative_elbo.defvjp(lambda be, *arrays: (negative_elbo.function(be, *arrays), arrays), _negative_elbo_vjp)
 
 
 # ----------------------------------------------------------------------------------------------------------- model
 def initial(config: Config) -> tuple[np.ndarray, ...]:
     """Return weights and biases of the encoder's two layers and the decoder's, uniform within 1 / sqrt(inputs)."""
-    code = config.latents * config.categories
-    sizes = ((PIXELS, config.width), (config.width, code), (code, config.width), (config.width, PIXELS))
+    code, draw = (config.latents * n(config.categories) for n in (config.kind.parameters, config.kind.draws))
+    sizes = ((PIXELS, config.width), (config.width, code), (draw, config.width), (config.width, PIXELS))
     rng = np.random.default_rng([config.seed, 0])
     return tuple(rng.uniform(-(n**-0.5), n**-0.5, shape) for n, m in sizes for shape in ((n, m), (m,)))
 
 
 def encode(config: Config, parameters: Arrays, images: Array) -> Array:
-    """Return the logits of the codes, shape (n, latents, categories), of images of shape (n, 64)."""
-    return reshape(two_layers(images, *parameters[:4]), shape=(-1, config.latents, config.categories))
+    """Return the parameters of the codes, shape (n, latents, parameters), of images of shape (n, 64)."""
+    return reshape(two_layers(images, *parameters[:4]), shape=(-1, config.latents, config.kind.parameters(config.categories)))
 
 
 def decode(config: Config, parameters: Arrays, draws: Array) -> Array:
-    """Return the logits of the pixels, shape (n, 64), of one-hot or relaxed codes."""
-    return two_layers(reshape(draws, shape=(-1, config.latents * config.categories)), *parameters[4:])
+    """Return the logits of the pixels, shape (n, 64), of drawn or relaxed codes."""
+    return two_layers(reshape(draws, shape=(-1, config.latents * config.kind.draws(config.categories))), *parameters[4:])
 
 
-def sampler(name: str) -> Callable[[Array, Any, backdraw.Key], Array]:
-    """Return an estimator as a function of logits, temperature and key, whichever of the two it takes."""
-    entry = trainable()[name]
+def sampler(config: Config) -> Callable[[Array, Any, backdraw.Key], Array]:
+    """Return the estimator as a function of codes, temperature and key, whichever of the two it takes."""
+    entry = trainable(config.latent)[config.estimator]
     taken = inspect.signature(entry.function).parameters
 
     def draw(codes: Array, temperature: Any, key: backdraw.Key) -> Array:
         options = {"temperature": temperature, "rng": key}
-        return entry(backdraw.Categorical(codes), **{k: v for k, v in options.items() if k in taken})
+        return entry(config.kind.posterior(codes), **{k: v for k, v in options.items() if k in taken})
 
     return draw
 
@@ -166,8 +166,9 @@ def sampler(name: str) -> Callable[[Array, Any, backdraw.Key], Array]:
 def evaluate(config: Config, parameters: Arrays, images: Array, key: backdraw.Key, samples: int = 1) -> float:
     """Return the negative ELBO in nats per image, estimated without bias by exact draws."""
     codes = encode(config, parameters, images)
-    draws = (backdraw.draw(codes, rng=k) for k in backdraw.split(key, samples))
-    return sum(float(negative_elbo(decode(config, parameters, x), codes, images)) for x in draws) / samples
+    q, kl = config.kind.posterior(codes), config.kind.kl(codes)
+    draws = (backdraw.draw(q, rng=k) for k in backdraw.split(key, samples))
+    return sum(float(negative_elbo(decode(config, parameters, x), kl, images)) for x in draws) / samples
 
 
 # -------------------------------------------------------------------------------------------------------- training
@@ -223,7 +224,7 @@ def train(config: Config, images: np.ndarray, held_out: np.ndarray, report: Call
 
 def _train(be: Backend, config: Config, images: Any, held_out: Any, report: Callable[[Epoch], None] | None) -> Trained:
     images, held_out, *parameters = (on(be, config, x) for x in (images, held_out, *initial(config)))
-    adam, draw = Adam(config.learning_rate), sampler(config.estimator)
+    adam, draw = Adam(config.learning_rate), sampler(config)
     training_key, key = backdraw.split(backdraw.key(config.seed))
     steps = images.shape[0] // config.batch
     temperature = config.schedule(config.epochs * steps)
@@ -235,7 +236,7 @@ def _train(be: Backend, config: Config, images: Any, held_out: Any, report: Call
         def loss(*parameters: Array) -> Array:
             codes = encode(config, parameters, x)
             z = draw(codes, temperature(state.count), backdraw.fold_in(training_key, state.count))
-            return negative_elbo(decode(config, parameters, z), codes, x)
+            return negative_elbo(decode(config, parameters, z), config.kind.kl(codes), x)
 
         value, gradients = backdraw.value_and_grad(loss)(*parameters)
         return adam.update(parameters, gradients, state), value
@@ -267,12 +268,13 @@ def to_numpy(x: Array) -> np.ndarray:
 def reconstruct(trained: Trained, images: np.ndarray, key: backdraw.Key) -> np.ndarray:
     """Return the pixel probabilities, shape (n, 64), that are decoded from one draw of each image's codes."""
     be, config = adapter(trained.config.backend).backend, trained.config
-    z = backdraw.draw(encode(config, trained.parameters, on(be, config, images)), rng=key)
+    z = backdraw.draw(config.kind.posterior(encode(config, trained.parameters, on(be, config, images))), rng=key)
     return to_numpy(be.sigmoid(decode(config, trained.parameters, z)))
 
 
 def generate(trained: Trained, count: int, key: backdraw.Key) -> np.ndarray:
-    """Return the pixel probabilities, shape (count, 64), that are decoded from uniform draws of the codes."""
+    """Return the pixel probabilities, shape (count, 64), that are decoded from draws of the prior."""
     be, config = adapter(trained.config.backend).backend, trained.config
-    z = backdraw.draw(on(be, config, np.zeros((count, config.latents, config.categories))), rng=key)
+    zeros = np.zeros((count, config.latents, config.kind.parameters(config.categories)))
+    z = backdraw.draw(config.kind.prior(on(be, config, zeros)), rng=key)
     return to_numpy(be.sigmoid(decode(config, trained.parameters, z)))
