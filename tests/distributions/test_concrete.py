@@ -7,7 +7,7 @@ import pytest
 import scipy.integrate
 import scipy.special
 import scipy.stats
-from helpers import Library, eps, finite_difference, sigmoid, softmax
+from helpers import Library, eps, finite_difference, pulled, sigmoid, softmax
 
 import backdraw
 from backdraw import Concrete, ExpConcrete
@@ -101,9 +101,8 @@ def test_integrates_to_one(t: float) -> None:
 def test_gradients_by_finite_differences(lib: Library, family: Any) -> None:
     x, t = point(family, Z), np.asarray(0.6)
     arrays = (LOGITS, x, t)
-    value, pullback = backdraw.vjp(lambda l, x, t: family(l, t).log_prob(x), *map(lib.asarray, arrays))
+    value, grads = pulled(lib, lambda l, x, t: family(l, t).log_prob(x), lib.asarray(G), *map(lib.asarray, arrays))
     lib.check(value, log_prob(family, *arrays), rtol=1e-12, atol=1e-12)
-    grads = pullback(lib.asarray(G))
     lib.check(grads[0], finite_difference(lambda l: log_prob(family, l, x, t), LOGITS, G), rtol=1e-6, atol=1e-7)
     # In steps of x relative to x, which spans orders of magnitude.
     step = finite_difference(lambda r: log_prob(family, LOGITS, x * (1 + r), t), np.zeros_like(x), G) / x
@@ -127,10 +126,9 @@ def test_transport(lib: Library, family: Any) -> None:
         return softmax((l + n) / t) if family is Concrete else np.asarray(scipy.special.log_softmax((l + n) / t, -1))
 
     for arrays in ((l,), (l, t)):
-        x, pullback = backdraw.vjp(lambda l, t=0.6: family(l, t).transport(noise), *arrays)
+        x, grads = pulled(lib, lambda l, t=0.6: family(l, t).transport(noise), lib.asarray(g), *arrays)
         lib.check(x, plain(LOGITS, 0.6), rtol=1e-12, atol=1e-15)
         lib.check(family(l, 0.6).sample(noise), plain(LOGITS, 0.6), rtol=1e-12, atol=1e-15)
-        grads = pullback(lib.asarray(g))
         lib.check(grads[0], finite_difference(lambda l: plain(l, 0.6), LOGITS, g), rtol=1e-6, atol=1e-7)
         if len(arrays) == 2:
             lib.check(grads[1], finite_difference(lambda t: plain(LOGITS, t), np.asarray(0.6), g), rtol=1e-6)
@@ -139,9 +137,10 @@ def test_transport(lib: Library, family: Any) -> None:
 @both
 def test_gradients_sum_over_samples_in_front(lib: Library, family: Any) -> None:
     x, g = point(family, np.stack([Z, Z[::-1], Z[:, ::-1]])), RNG.normal(size=(3, 2, 3))
-    pullback = backdraw.vjp(lambda l: family(l, 0.6).log_prob(lib.asarray(x)), lib.asarray(LOGITS))[1]
+    points = lib.asarray(x)
+    _, grads = pulled(lib, lambda l: family(l, 0.6).log_prob(points), lib.asarray(g), lib.asarray(LOGITS))
     expected = finite_difference(lambda l: log_prob(family, l, x, 0.6), LOGITS, g)
-    lib.check(pullback(lib.asarray(g))[0], expected, rtol=1e-6, atol=1e-7)
+    lib.check(grads[0], expected, rtol=1e-6, atol=1e-7)
 
 
 # ---------------------------------------------------------------------------------------------------------------- law
