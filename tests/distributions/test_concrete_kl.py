@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import scipy.integrate
 import scipy.special
-from helpers import Library, call_anyhow, finite_difference
+from helpers import Library, call_anyhow, finite_difference, pulled
 
 import backdraw
 from backdraw import Concrete, ExpConcrete
@@ -50,11 +50,14 @@ def quadrature(p: np.ndarray, q: np.ndarray, s: Any, t: Any) -> float:
 def test_value_and_gradients(lib: Library, family: Any) -> None:
     arrays = (P, Q, S, T)
     noise = lib.to_numpy(family(lib.asarray(P), 0.6).transport_noise(KEY, (3,)))
-    value, pullback = backdraw.vjp(
-        lambda p, q, s, t: backdraw.kl(family(p, s), family(q, t), samples=3, rng=KEY), *map(lib.asarray, arrays)
+    value, grads = pulled(
+        lib,
+        lambda p, q, s, t: backdraw.kl(family(p, s), family(q, t), samples=3, rng=KEY),
+        lib.asarray(G),
+        *map(lib.asarray, arrays),
     )
     lib.check(value, estimate(noise, *arrays), rtol=1e-11, atol=1e-12)
-    for i, grad in enumerate(pullback(lib.asarray(G))):
+    for i, grad in enumerate(grads):
 
         def at(x: np.ndarray, i: int = i) -> np.ndarray:
             return estimate(noise, *arrays[:i], x, *arrays[i + 1 :])

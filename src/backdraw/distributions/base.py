@@ -173,10 +173,7 @@ def fold(be: Backend, g: Array, x: Array) -> Array:
 
 @primitive(native=True)
 def perturb(be: Backend, logits: Array, noise: Array, *, fresh: bool = False) -> Array:
-    """Logits plus noise, in the wider of their dtypes; the noise may have samples in front.
-
-    `fresh` noise belongs to nobody and may be overwritten.
-    """
+    """Logits plus noise, which may have samples in front; `fresh` noise belongs to nobody and may be overwritten."""
     if noise.ndim > logits.ndim:
         return logits + noise
     return be.add_to(noise, logits) if fresh else be.rowwise(_add, logits, noise)

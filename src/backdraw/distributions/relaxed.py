@@ -155,11 +155,9 @@ log_softmax.defvjp(_log_softmax_fwd, _log_softmax_vjp)
 def mean_log_ratio(
     be: Backend, z: Array, p: Array, q: Array, s: Array | None, t: Array | None, *, axis: int, temperatures: Any
 ) -> Array:
-    """Mean over the first axis of ``log p(z) - log q(z)``, of logits p and q at temperatures s and t, in log space.
-
-    It is +inf where p and q do not have the same live categories: neither then has weight where the other has.
-    """
+    """Mean over the first axis of ``log p(z) - log q(z)``, of logits p and q at temperatures s and t, in log space."""
     of_p, of_q = _pair(be, (z, p, q, s, t), axis, temperatures)
+    # Where their live categories differ, neither has weight where the other has: +inf.
     value = be.xp.mean(be.xp.sum(of_p.terms - of_q.terms, axis=-1), axis=0)
     return be.cast(be.xp.where(_apart(of_p, of_q), be.xp.inf, value), p.dtype)
 
