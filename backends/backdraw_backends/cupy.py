@@ -41,6 +41,16 @@ class CuPyBackend(StandardBackend):
             words = _words(rng, planes * math.prod(shape)).reshape(planes, *shape)
             return transform(cupy, *uniform_of_words(self, words, dtype))
 
+    def words(self, rng: Any, n: int, device: Any) -> Array:
+        """Words of CuPy's generators or a key."""
+        with device:
+            return _words(rng, n)
+
+    def streams(self, rng: Any, num: int, device: Any) -> tuple[Any, ...]:
+        """One CuPy generator."""
+        with device:
+            return (_generator(rng),) * num
+
     def host(self, f: Callable[..., Any], *arrays: Array, shape: tuple[int, ...], dtype: Any) -> Array:
         """Run ``f`` on copies in host memory."""
         out = np.asarray(f(*(cupy.asnumpy(x) for x in arrays))).reshape(shape)

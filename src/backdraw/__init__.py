@@ -9,9 +9,12 @@ from backdraw.errors import BackdrawError as BackdrawError
 from backdraw.errors import BackendError as BackendError
 from backdraw.errors import GradientError as GradientError
 from backdraw.estimators import draw as draw
+from backdraw.estimators import gapped_straight_through as gapped_straight_through
 from backdraw.estimators import gumbel_max as gumbel_max
+from backdraw.estimators import gumbel_rao as gumbel_rao
 from backdraw.estimators import gumbel_softmax as gumbel_softmax
 from backdraw.estimators import intermediate_loss as intermediate_loss
+from backdraw.estimators import reinmax as reinmax
 from backdraw.estimators import select as select
 from backdraw.estimators import straight_through as straight_through
 from backdraw.gradient import stop_gradient as stop_gradient

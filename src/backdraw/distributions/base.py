@@ -18,6 +18,9 @@ NEEDS = {
     "argmax": "it has no argmax over its vertices; take backdraw.draw",
     "relax": "it has no relaxation; take an estimator that draws exactly, such as backdraw.straight_through",
     "mean": "its mean is not known in closed form; take an estimator that relaxes, such as backdraw.gumbel_softmax",
+    "covariance_product": "the covariance at a given mean is not known in closed form; take backdraw.straight_through",
+    "conditional_perturb": "the law of its utilities given the draw is not known; take an estimator that does without",
+    "gapped": "its utilities cannot be moved so that a draw is their argmax; take backdraw.straight_through",
     "project": "it has no projection onto its mean parameters; take backdraw.straight_through",
     "transport": "it has no differentiable path from noise to draw",
 }
@@ -68,6 +71,10 @@ class Distribution:
     def perturbed(self, rng: Any) -> Array:
         """Return what `perturb` makes of fresh noise; for those whose noise is added to their utilities."""
         return perturb(self.utilities, self.perturb_noise(rng), fresh=True)  # type: ignore[attr-defined]
+
+    def rowwise(self, body: Callable[..., Array], *arrays: Array, **static: Any) -> Array:
+        """``body(p, *arrays, **static)``, where p is this distribution or, one after the other, blocks of its rows."""
+        return body(self, *arrays, **static)
 
     def stopped(self) -> Self:
         """Return the distribution with constants for parameters."""

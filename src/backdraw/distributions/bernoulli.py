@@ -1,5 +1,6 @@
 """The Bernoulli distribution over {0, 1}."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -117,6 +118,28 @@ class Bernoulli(Distribution):
     def project(self, x: Array, step: Array, projection: str) -> Array:  # noqa: ARG002
         """Return the target of intermediate loss sampling: ``x - step`` clipped to [0, 1], whatever the `projection`."""
         return self.backend.xp.clip(x - step, 0.0, 1.0)
+
+    def conditional_perturb(self, x: Array, noise: Array) -> Array:
+        """Random utilities given that x is their argmax, of the noise that `perturb` takes; differentiable in the logits."""
+        return conditional_perturb(self.logits, x, noise)
+
+    def gapped(self, x: Array, gap: float) -> Array:
+        """Return the logits moved no further than to where x is their argmax by `gap`; no gradient."""
+        be = self.backend
+        l = be.stop_gradient(self.logits)
+        return be.xp.where(x > 0, be.at_least(l, gap), -be.at_least(-l, gap))
+
+    def covariance_product(self, mean: Array, c: Array) -> Array:
+        """Covariance of the bits whose mean is given, ``mean * (1 - mean)``, times c."""
+        return c * (mean * (1.0 - mean))
+
+    def rowwise(self, body: Callable[..., Array], *arrays: Array, **static: Any) -> Array:
+        """``body(p, *arrays, **static)``, where p are blocks of these bits."""
+        return self.backend.rowwise(_of_rows, self.logits, *arrays, of_rows=body, **static)
+
+
+def _of_rows(be: Backend, logits: Array, *arrays: Array, of_rows: Callable[..., Array], **static: Any) -> Array:  # noqa: ARG001
+    return of_rows(Bernoulli.rebuild((logits,), ()), *arrays, **static)
 
 
 # ------------------------------------------------------------------------------------------------- primitives
@@ -270,3 +293,32 @@ def _kl_vjp(be: Backend, residuals: Any, g: Array) -> tuple[Array, Array]:
 
 
 kl.defvjp(lambda be, p, q: (kl.function(be, p, q), (p, q)), _kl_vjp)
+
+
+@primitive(native=True)
+def conditional_perturb(be: Backend, logits: Array, x: Array, noise: Array) -> Array:
+    """Logits plus logistic noise, given that the sum is positive where x is 1 and negative where x is 0."""
+    sign, _, w = _conditional(be, logits, x, noise)
+    return -sign * be.log_sigmoid(w)
+
+
+def _conditional(be: Backend, logits: Array, x: Array, noise: Array) -> tuple[Array, Array, Array]:
+    # With v uniform and p = sigmoid(l), u = l + logit(v (1 - p)) for x = 0 and l + logit(v p + 1 - p) for x = 1. For
+    # z = logit(v) both come to u = -s log sigmoid(log sigmoid(-s l) - s z) with s = 2 x - 1.
+    dtype = be.xp.result_type(_wide(be, logits).dtype, noise.dtype)
+    sign = 2.0 * be.cast(x, dtype) - 1.0
+    inner = -sign * be.cast(logits, dtype)
+    return sign, inner, be.log_sigmoid(inner) - sign * noise
+
+
+def _conditional_fwd(be: Backend, logits: Array, x: Array, noise: Array) -> tuple[Array, Any]:
+    sign, inner, w = _conditional(be, logits, x, noise)
+    return -sign * be.log_sigmoid(w), (logits, inner, w)
+
+
+def _conditional_vjp(be: Backend, residuals: Any, g: Array) -> tuple[Array, None, None]:
+    logits, inner, w = residuals
+    return be.cast(g * be.sigmoid(-w) * be.sigmoid(-inner), logits.dtype), None, None
+
+
+conditional_perturb.defvjp(_conditional_fwd, _conditional_vjp)

@@ -22,10 +22,7 @@ def inverse_cdf(be: Backend, logits: Array, uniform: Array) -> Array:
     xp, low = be.xp, be.lowest(logits)
     wide = xp.astype(logits, xp.float64)
     weights = xp.exp(wide - be.at_least(xp.max(wide, axis=-1, keepdims=True), low))
-    edges = be.cumsum(weights)
-    # An empty interval (weight 0) is never hit; with no weight at all every edge counts, and the one-hot is zeros.
-    index = xp.count_nonzero(edges <= uniform * edges[..., -1:], axis=-1)
-    return be.one_hot(index, logits.shape[-1], logits.dtype)
+    return be.one_hot(be.invert_cdf(weights, uniform), logits.shape[-1], logits.dtype)
 
 
 def normalize(be: Backend, y: Array, x: Array) -> Array:  # noqa: ARG001
@@ -46,6 +43,13 @@ def project(be: Backend, y: Array, x: Array) -> Array:
     tau = xp.max(xp.where(z > tau, tau, -xp.inf), axis=-1, keepdims=True)
     live = xp.sum(x, axis=-1, keepdims=True) > 0
     return xp.where(live, xp.clip(y - tau, 0.0, None), 0.0)
+
+
+def gapped(be: Backend, u: Array, x: Array, *, gap: float) -> Array:
+    """Less the largest, 0 for the drawn entry and at most -gap for the others."""
+    xp, low, u = be.xp, be.lowest(u), be.cast(u, be.wide(u.dtype))
+    below = be.at_least(u - be.at_least(xp.max(u, axis=-1, keepdims=True), low), low)
+    return xp.where(u == -xp.inf, -xp.inf, xp.where(x > 0, 0.0, -be.at_least(-below, gap)))
 
 
 # ------------------------------------------------------------------------------------------------- primitives
@@ -86,7 +90,7 @@ def _tempered(be: Backend, u: Array, temperature: Array, axis: int) -> tuple[Arr
     # Beyond -1000 the softmax is 0 in every dtype: cut there, so that the derivative in t has no 0 * inf.
     floor = -1000.0 * be.stop_gradient(t)
     below = xp.maximum(u, xp.clip(top, 0.0, None) + be.lowest(u)) - top  # u - top, without overflow
-    kept = below > floor
+    kept = (below > floor) & (u > -xp.inf)
     z = xp.where(kept, below, floor) / t
     return xp.where(u == -xp.inf, -xp.inf, z), kept
 
@@ -205,3 +209,38 @@ def _kl_vjp(be: Backend, residuals: Any, g: Array, *, axis: int) -> tuple[Array,
 
 
 kl.defvjp(lambda be, p, q, *, axis: (kl.function(be, p, q, axis=axis), (p, q)), _kl_vjp)
+
+
+@primitive(native=True)
+def conditional_perturb(be: Backend, logits: Array, x: Array, noise: Array, *, axis: int) -> Array:
+    """Logits plus Gumbel noise, given that the largest sum is where x is 1; x is taken as a constant."""
+    return _conditional_fwd(be, logits, x, noise, axis=axis)[0]
+
+
+def _conditional_fwd(be: Backend, logits: Array, x: Array, noise: Array, *, axis: int) -> tuple[Array, Any]:
+    # Of exponentials E_j = exp(-g_j), the largest sum is -log(E_D / Z) = log Z + g_D whatever D, and those of the others
+    # are -log(E_j / exp(l_j) + E_D / Z): Gumbels cut off there.
+    xp = be.xp
+    dtype = xp.result_type(be.wide(logits.dtype), noise.dtype)
+    l, g = be.cast(logits, dtype), be.cast(noise, dtype)
+    possible = l > -xp.inf
+    total = unlast(be, be.logsumexp(last(be, l, axis)), axis)
+    live = total > -xp.inf
+    top = xp.where(live, total, 0.0) + xp.sum(xp.where(x > 0, g, 0.0), axis=axis, keepdims=True)
+    own = xp.where(possible, l, 0.0) + g
+    below = xp.maximum(own, xp.clip(top, 0.0, None) + be.lowest(own)) - top  # own - top, without overflow
+    u = xp.where(x > 0, top, top + be.log_sigmoid(below))
+    return xp.where(possible, u, -xp.inf), (logits, x, below)
+
+
+def _conditional_vjp(be: Backend, residuals: Any, g: Array, *, axis: int) -> tuple[Array, None, None]:
+    logits, x, below = residuals
+    xp = be.xp
+    own = xp.where((x > 0) | (logits == -xp.inf), 0.0, g * be.sigmoid(-below))
+    of_top = xp.where(logits == -xp.inf, 0.0, g) - own
+    p = unlast(be, be.softmax(last(be, be.cast(logits, own.dtype), axis)), axis)
+    back = own + p * xp.sum(of_top, axis=axis, keepdims=True)
+    return be.cast(back, logits.dtype), None, None
+
+
+conditional_perturb.defvjp(_conditional_fwd, _conditional_vjp)
