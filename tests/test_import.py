@@ -12,14 +12,15 @@ import pytest
 import backdraw
 
 CLASSES = [
-    "BackdrawError", "BackendError", "Bernoulli", "Categorical", "Concrete", "Distribution", "ExpConcrete", "Exponential",
-    "GradientError", "Gumbel", "Key", "Laplace", "LogNormal", "Logistic", "MultivariateNormal", "Normal", "Primitive",
-    "Uniform",
+    "BackdrawError", "BackendError", "Bernoulli", "Categorical", "Concrete", "Distribution", "ExpConcrete",
+    "Exponential", "GradientError", "Gumbel", "Key", "Laplace", "LogNormal", "Logistic", "MultivariateNormal", "Normal",
+    "Primitive", "Uniform",
 ]  # fmt: skip
 FUNCTIONS = [
-    "draw", "exact", "fold_in", "gumbel_max", "gumbel_softmax", "hard_concrete", "hard_concrete_nonzero",
-    "intermediate_loss", "key", "kl", "muprop", "pathwise", "primitive", "rebar", "reinforce", "relax", "reparameterize",
-    "rloo", "select", "split", "stop_gradient", "straight_through", "value_and_grad", "variance_loss", "vimco", "vjp",
+    "draw", "exact", "fold_in", "gapped_straight_through", "gumbel_max", "gumbel_rao", "gumbel_softmax",
+    "hard_concrete", "hard_concrete_nonzero", "intermediate_loss", "key", "kl", "muprop", "pathwise", "primitive",
+    "rebar", "reinforce", "reinmax", "relax", "reparameterize", "rloo", "select", "split", "stop_gradient",
+    "straight_through", "value_and_grad", "variance_loss", "vimco", "vjp",
 ]  # fmt: skip
 MODULES = ["backend", "distributions", "errors", "estimators", "gradient", "random", "schedules", "threefry"]
 

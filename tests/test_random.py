@@ -4,10 +4,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from helpers import Library, run_python
+from helpers import Backend, Library, run_python
 
 import backdraw
-from backdraw.random import bits, words
+from backdraw.random import Key, as_key, bits, key_words, streams, words
 from backdraw.threefry import MASK, threefry2x32
 
 SEEDS = [0, 1, 42, 2**31, 2**32 - 1, 2**32, 2**63 - 1, 2**63, 2**64 - 1, -1, -(2**63), 0x0123456789ABCDEF]
@@ -126,6 +126,51 @@ def test_one_key_gives_one_noise_everywhere(lib: Library, dtype: str) -> None:
             expected = reference.noise(kind, backdraw.key(11), shape, np.dtype(dtype), "cpu")
             actual = lib.be.noise(kind, backdraw.key(11), shape, lib.dtype(dtype), lib.device)
             lib.check(actual, expected, dtype=dtype, rtol=precision, atol=precision)
+
+
+# ------------------------------------------------------------------------------------------ keys of any rng argument
+def test_streams_and_keys_of_a_key(lib: Library) -> None:
+    like, key = lib.asarray(0.0), backdraw.key(3)
+    assert as_key(lib.be, key, like) is key
+    assert streams(lib.be, key, 3, like) == backdraw.split(key, 3)
+    words = key_words(lib.be, key, 4, like)
+    np.testing.assert_array_equal(lib.to_numpy(words), bits(key, (4, 2)))
+    for row, expected in zip(lib.to_numpy(words), bits(key, (4, 2)), strict=True):
+        found = Key(*lib.be.scalars(lib.asarray(row)))
+        assert found.ints() == tuple(map(int, expected))
+        shape, dtype = (3, 2), lib.dtype("float64")
+        noise = lib.be.noise("uniform", found, shape, dtype, lib.device)
+        np.testing.assert_array_equal(lib.to_numpy(noise), (bits(Key(*found.ints()), shape) + 0.5) / 2.0**32)
+
+
+def test_streams_and_keys_of_a_seed(lib: Library) -> None:
+    like = lib.asarray(0.0)
+    assert as_key(lib.be, 7, like).ints() == as_key(lib.be, 7, like).ints()
+    assert as_key(lib.be, 7, like).ints() != as_key(lib.be, 8, like).ints()
+    noises = [
+        lib.to_numpy(lib.be.noise("uniform", rng, (5,), lib.dtype("float64"), lib.device))
+        for _ in range(2)
+        for rng in streams(lib.be, 7, 2, like)
+    ]
+    np.testing.assert_array_equal(noises[:2], noises[2:])
+    assert not np.any(noises[0] == noises[1])
+    words = lib.to_numpy(key_words(lib.be, 7, 1000, like)).astype(np.float64)
+    assert words.shape == (1000, 2)
+    assert 0 <= words.min() < 2**24  # and they fill the 32 bits
+    assert 2**32 - 2**24 < words.max() < 2**32
+
+
+def test_streams_of_the_default_source(lib: Library) -> None:
+    like = lib.asarray(0.0)
+    if lib.backend is Backend.JAX:
+        for f in (as_key, lambda be, rng, like: streams(be, rng, 2, like)):
+            with pytest.raises(TypeError, match="rng: JAX has no default source"):
+                f(lib.be, None, like)
+        return
+    assert as_key(lib.be, None, like).ints() != as_key(lib.be, None, like).ints()
+    assert len(streams(lib.be, None, 2, like)) == 2
+    with pytest.raises(TypeError, match=r"rng: expected None, an int, a backdraw\.Key"):
+        streams(lib.be, "seed", 2, like)
 
 
 # ---------------------------------------------------------------------------------------------------- keys under JAX

@@ -41,8 +41,13 @@ class CuPyBackend(StandardBackend):
             words = _words(rng, planes * math.prod(shape)).reshape(planes, *shape)
             return transform(cupy, *uniform_of_words(self, words, dtype))
 
+    def words(self, rng: Any, n: int, device: Any) -> Array:
+        """Words of CuPy's generators or a key."""
+        with device:
+            return _words(rng, n)
+
     def streams(self, rng: Any, num: int, device: Any) -> tuple[Any, ...]:
-        """Use the same generator, one noise after the other."""
+        """One CuPy generator."""
         with device:
             return (_generator(rng),) * num
 

@@ -65,6 +65,11 @@ def generator(rng: Any, be: Backend) -> np.random.Generator:
     raise wrong_rng(rng, be)
 
 
+def generator_words(rng: Any, n: int, be: Backend) -> np.ndarray:
+    """Words of the NumPy generator that ``rng=`` names."""
+    return generator(rng, be).integers(0, 2**32, n, dtype=np.uint32)
+
+
 def key_source(key: Key) -> Source:
     """Words of a portable key: element i of plane p is word ``p * n + i``."""
 

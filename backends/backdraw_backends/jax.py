@@ -91,14 +91,21 @@ class JaxBackend(Backend):
         """Noise from a jax.random key, or a portable key, whose words jax.random gives too."""
         planes, transform = TRANSFORMS[kind]
         n = math.prod(shape)
-        with jax.threefry_partitionable(True) if isinstance(rng, Key) else jax.named_scope("backdraw"):
-            words = jax.random.bits(_jax_key(rng), (planes, n) if planes > 1 else shape, jnp.uint32)
+        words = _bits(rng, (planes, n) if planes > 1 else shape)
         u = uniform_of_words(self, words, dtype)
         return transform(jnp, u) if planes == 1 else transform(jnp, *u).reshape(shape)
 
+    def words(self, rng: Any, n: int, device: Any) -> Array:  # noqa: ARG002
+        """Words of a jax.random key, or a portable key."""
+        return _bits(rng, (n,))
+
     def streams(self, rng: Any, num: int, device: Any) -> tuple[Any, ...]:  # noqa: ARG002
-        """Split the key."""
+        """Split the jax.random key."""
         return tuple(jax.random.split(_jax_key(rng), num))
+
+    def scalars(self, x: Array) -> tuple[Any, ...]:
+        """Return scalars: they may be traced."""
+        return tuple(x)
 
 
 @cache
@@ -128,6 +135,11 @@ def _with_rule(primitive: Primitive, items: tuple[tuple[str, Any], ...]) -> Call
 
 
 # ------------------------------------------------------------------------------------------------------------- keys
+def _bits(rng: Any, shape: tuple[int, ...]) -> Array:
+    with jax.threefry_partitionable(True) if isinstance(rng, Key) else jax.named_scope("backdraw"):
+        return jax.random.bits(_jax_key(rng), shape, jnp.uint32)
+
+
 def _jax_key(rng: Any) -> Array:
     if isinstance(rng, Key):
         return jax.random.wrap_key_data(key_words(rng), impl="threefry2x32")

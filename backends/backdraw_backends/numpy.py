@@ -14,6 +14,7 @@ from backdraw_backends.tape import Tape, active_tapes
 
 _SHORT = 32  # elements of a row
 _MANY = 1 << 12  # elements
+_CHUNKED = 1 << 6  # weights: from here on a draw finds its chunk first
 
 
 class Traced(np.ndarray):
@@ -177,6 +178,27 @@ class NumPyBackend(StandardBackend):
     def cumsum(self, x: Array) -> Array:
         """NumPy's own."""
         return np.add.accumulate(x, axis=-1)
+
+    def invert_cdf(self, weights: Array, uniform: Array) -> Array:
+        """Sum by chunks, and search one chunk: a running sum costs more than all else in a draw."""
+        n = weights.shape[-1]
+        if n < _CHUNKED or weights.shape[:-1] != uniform.shape[:-1]:
+            edges = np.add.accumulate(weights, axis=-1)
+            return np.add.reduce(edges <= uniform * edges[..., -1:], axis=-1, dtype=np.intp)
+        size = 1 << (n.bit_length() + 1) // 2
+        starts = np.arange(0, n, size)
+        edges = np.add.accumulate(np.add.reduceat(weights, starts, axis=-1), axis=-1)
+        total = edges[..., -1:]
+        aim = uniform * total
+        chunk = np.add.reduce(edges <= aim, axis=-1, keepdims=True, dtype=np.intp)
+        before = np.where(chunk > 0, np.take_along_axis(edges, np.maximum(chunk - 1, 0), -1), 0.0)
+        columns = np.minimum(chunk, starts.size - 1) * size + np.arange(size)
+        inside = np.where(columns < n, np.take_along_axis(weights, np.minimum(columns, n - 1), -1), 0.0)
+        inside = np.add.accumulate(inside, axis=-1)
+        # Sums in another order differ in the last bits: none of them may lead out of the chunk.
+        aim = np.minimum(aim - before, np.nextafter(inside[..., -1:], 0.0))
+        index = columns[..., 0] + np.add.reduce(inside <= aim, axis=-1, dtype=np.intp)
+        return np.where(total[..., 0] == 0.0, n, index)
 
     def host(self, f: Callable[..., Any], *arrays: Array, shape: tuple[int, ...], dtype: Any) -> Array:
         """Call ``f``: the arrays are on the host already."""

@@ -7,6 +7,7 @@ import numpy as np
 
 from backdraw.backend import Array, Backend
 from backdraw.primitive import Primitive
+from backdraw.random import Key, words
 from backdraw_backends import host_noise, tape
 
 
@@ -68,8 +69,13 @@ class StandardBackend(Backend):
         wide = np.float64 if self.xp.finfo(dtype).bits == 64 else np.float32
         return self.xp.asarray(host_noise.noise(kind, host_noise.source(rng, self), shape, wide), device=device)
 
+    def words(self, rng: Any, n: int, device: Any) -> Array:
+        """Words made by NumPy."""
+        found = words(rng, 0, n) if isinstance(rng, Key) else host_noise.generator_words(rng, n, self)
+        return self.xp.asarray(found, device=device)
+
     def streams(self, rng: Any, num: int, device: Any) -> tuple[Any, ...]:  # noqa: ARG002
-        """Use the same generator, one noise after the other."""
+        """One NumPy generator."""
         return (host_noise.generator(rng, self),) * num
 
     def host(self, f: Callable[..., Any], *arrays: Array, shape: tuple[int, ...], dtype: Any) -> Array:

@@ -19,11 +19,12 @@ from backdraw.threefry import MASK, threefry2x32
 from backdraw_backends import host_noise
 from backdraw_backends.blocks import limit_threads
 from backdraw_backends.numpy import backend as on_numpy
-from backdraw_backends.torch_function import Apply, ApplyForward
+from backdraw_backends.torch_function import Apply, ApplyForward, apply_eagerly
 
 _WORDS = 1 << 13  # elements: from here on NumPy's generators pay for their seeding
 _SHORT = 32  # elements of a row: in rows shorter than this they already do from _WORDS elements on
 _ROWS = 1 << 20  # elements: from here on NumPy's blocks of rows, on torch's memory, beat torch's kernels
+_HOSTED = (torch.float32, torch.float64, torch.bool)  # the dtypes that NumPy has too and computes well in
 
 
 class TorchBackend(Backend):
@@ -47,10 +48,12 @@ class TorchBackend(Backend):
         """Leave true derivatives to torch, unless blocks of rows are faster; give other rules by the autograd.Function."""
         if primitive.native and not _on_host(arrays, _least(arrays[0]) if primitive.rows else _ROWS):
             return primitive.forward(self, *arrays, **static)[0]
-        if torch.compiler.is_compiling() and not _recorded(arrays):  # dynamo's own way there fails on a setup_context
-            return primitive.forward(self, *arrays, **static)[0]
-        function = ApplyForward if transforms_active() and not torch.compiler.is_compiling() else Apply
-        return function.apply(self, primitive, tuple(static.items()), *arrays)[0]
+        arguments = (self, primitive, tuple(static.items()), *arrays)
+        if torch.compiler.is_compiling():
+            if not _recorded(arrays):  # dynamo's own way there fails on a setup_context
+                return primitive.forward(self, *arrays, **static)[0]
+            return Apply.apply(*arguments)[0]
+        return ApplyForward.apply(*arguments)[0] if transforms_active() else apply_eagerly(*arguments)[0]
 
     def surrogate(self, primitive: Primitive, hard: Array, soft: Array) -> Array:
         """Take a copy of `soft` and set its data: a quarter of what an autograd.Function costs, where that is the cost."""
@@ -81,8 +84,8 @@ class TorchBackend(Backend):
         return torch.from_numpy(np.array(out)).to(device=arrays[0].device, dtype=dtype)
 
     def refuses_second_derivatives(self) -> bool:
-        """Say yes under torch.compile, whose backward graphs cannot be differentiated."""
-        return torch.compiler.is_compiling()
+        """Say yes under torch.compile, whose backward graphs cannot be differentiated, and where nothing is recorded."""
+        return torch.compiler.is_compiling() or not (torch.is_grad_enabled() or transforms_active() or _in_dual_level())
 
     def rowwise(self, body: Callable[..., Array], *arrays: Array, **static: Any) -> Array:
         """Run the body, by NumPy where that is faster."""
@@ -151,9 +154,9 @@ class TorchBackend(Backend):
         n = math.prod(shape)
         eager = device.type == "cpu" and not torch.compiler.is_compiling()
         if isinstance(rng, Key):
-            if eager:
+            if eager and isinstance(rng.high, int):
                 return self._host_noise(kind, host_noise.key_source(rng), shape, dtype)
-            words = _key_words(*rng.ints(), planes * n, device).reshape(planes, *shape)
+            words = self.words(rng, planes * n, device).reshape(planes, *shape)
             return transform(torch, *uniform_of_words(self, words, dtype).unbind())
         generator = _generator(rng, device)
         if not eager or transforms_active():
@@ -170,9 +173,23 @@ class TorchBackend(Backend):
         u = torch.rand((planes, *shape), generator=generator, dtype=torch.float64).numpy()
         return torch.from_numpy(host_noise.of_doubles(kind, u)).to(dtype)
 
+    def words(self, rng: Any, n: int, device: Any) -> Array:
+        """Words of torch's generators or a key, in int64: torch has no arithmetic on uint32."""
+        if isinstance(rng, Key):
+            if isinstance(rng.high, int):
+                return _key_words(torch.tensor([rng.high, rng.low], device=device), n)
+            return _key_words(torch.stack([rng.high, rng.low]), n)
+        generator = _generator(rng, device)
+        return torch.randint(0, 1 << 32, (n,), device=device, **({} if generator is None else {"generator": generator}))
+
     def streams(self, rng: Any, num: int, device: Any) -> tuple[Any, ...]:
-        """Use the same generator, one noise after the other."""
+        """One torch generator, or None for torch's default."""
         return (_generator(rng, device),) * num
+
+    def scalars(self, x: Array) -> tuple[Any, ...]:
+        """Return ints where nothing is traced."""
+        traced = torch.compiler.is_compiling() or transforms_active()
+        return tuple(x.unbind()) if traced else tuple(x.tolist())
 
     def _host_noise(self, kind: str, source: Any, shape: tuple[int, ...], dtype: Any) -> Array:
         wide = np.float64 if dtype == torch.float64 else np.float32
@@ -206,11 +223,15 @@ def _recorded(arrays: tuple[Array, ...]) -> bool:
     return torch.is_grad_enabled() and any(x is not None and x.requires_grad for x in arrays)
 
 
+def _in_dual_level() -> bool:
+    return torch.autograd.forward_ad._current_level >= 0
+
+
 def _on_host(arrays: tuple[Array, ...], size: int = _ROWS) -> bool:
     """Whether these are plain CPU tensors of a dtype that NumPy has, and so many elements."""
     if arrays[0].numel() < size or torch.compiler.is_compiling() or transforms_active():
         return False
-    return all(x is not None and x.device.type == "cpu" and x.dtype in (torch.float32, torch.float64) for x in arrays)
+    return all(x is not None and x.device.type == "cpu" and x.dtype in _HOSTED for x in arrays)
 
 
 def _free(arrays: tuple[Array, ...], size: int = _ROWS) -> bool:
@@ -239,18 +260,24 @@ def _generator(rng: Any, device: Any) -> torch.Generator | None:
 
 
 @torch.library.custom_op("backdraw::key_words", mutates_args=())
-def _key_words(high: int, low: int, n: int, device: torch.device) -> torch.Tensor:
+def _key_words(key: torch.Tensor, n: int) -> torch.Tensor:
     """Words of a key, opaque to torch.compile: inlined, 20 rounds of Threefry would grow as 2**20."""
-    if device.type == "cpu":
-        return torch.from_numpy(words(Key(high, low), 0, n).astype(np.int64))
-    count = torch.arange(n, dtype=torch.int64, device=device)  # torch has no arithmetic on uint32
+    if key.device.type == "cpu":
+        return torch.from_numpy(words(Key(*key.tolist()), 0, n).astype(np.int64))
+    count = torch.arange(n, dtype=torch.int64, device=key.device)
+    high, low = key.unbind()
     x0, x1 = threefry2x32(high, low, count >> 32, count & MASK, mask=MASK)
     return x0 ^ x1
 
 
 @_key_words.register_fake
-def _(high: int, low: int, n: int, device: torch.device) -> torch.Tensor:  # noqa: ARG001
-    return torch.empty(n, dtype=torch.int64, device=device)
+def _(key: torch.Tensor, n: int) -> torch.Tensor:
+    return torch.empty(n, dtype=torch.int64, device=key.device)
+
+
+@_key_words.register_vmap
+def _(info: Any, in_dims: Any, key: torch.Tensor, n: int) -> tuple[torch.Tensor, int]:  # noqa: ARG001
+    return torch.stack([_key_words(row, n) for row in key.unbind(in_dims[0])]), 0
 
 
 backend = TorchBackend()

@@ -44,10 +44,14 @@ class Apply(torch.autograd.Function):
         ctx.count = len(arrays)
         ctx.set_materialize_grads(False)
         ctx.mark_non_differentiable(*(y for y in outputs if not y.is_floating_point()))
-        # Without residuals of their own, or forward mode, the inputs are not computed from again: keep those needed.
-        if len(outputs) == 1 and not torch.compiler.is_compiling() and not transforms_active():
+        # Without forward mode, or residuals of their own with a derivative, nothing is computed again: keep what is needed.
+        if (
+            not any(y.is_floating_point() for y in outputs[1:])
+            and not torch.compiler.is_compiling()
+            and not transforms_active()
+        ):
             arrays = [a if i in ctx.places else None for i, a in enumerate(arrays)]
-            outputs = [outputs[0] if ctx.count in ctx.places else None]
+            outputs[0] = outputs[0] if ctx.count in ctx.places else None
         ctx.save_for_backward(*arrays, *outputs)
         ctx.save_for_forward(*arrays, *outputs)
 
@@ -64,6 +68,11 @@ class Apply(torch.autograd.Function):
             for i, more in zip(inputs, pullback([g_extra[j] for j in wanted]), strict=True):
                 grads[i] = more if grads[i] is None else grads[i] + more
         return (None, None, None, *grads)
+
+
+# What Apply.apply comes to in eager mode. On the way it binds the arguments to a signature that it has `inspect` make anew
+# on every call, which costs more than all else.
+apply_eagerly: Callable[..., Any] = super(torch.autograd.Function, Apply).apply
 
 
 class ApplyForward(Apply):

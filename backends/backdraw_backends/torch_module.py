@@ -10,8 +10,8 @@ from torch._C import _current_graph_task_id as graph_task
 from backdraw.distributions import Categorical, Distribution
 from backdraw.distributions.base import check_positive, require
 from backdraw.errors import InvalidTypeError, InvalidValueError
+from backdraw.estimators import ESTIMATORS, select
 from backdraw.estimators import estimator as registered
-from backdraw.estimators import select
 
 
 class Draw(torch.nn.Module):
@@ -131,9 +131,13 @@ class Draw(torch.nn.Module):
         return {"temperature": self.temperature(step) if scheduled else self.temperature}
 
     def _select(self, logits: torch.Tensor | Distribution) -> torch.Tensor:
-        p: Any = logits if isinstance(logits, Distribution) else Categorical(logits, self.options.get("axis", -1))
+        p: Any = logits if isinstance(logits, Distribution) else self._of_array(logits)
         require(p, f"{self.name} in evaluation mode", "argmax")
         return select(p, **self._at(self.step)) if hasattr(p, "mean") else p.argmax(p.utilities)
+
+    def _of_array(self, logits: torch.Tensor) -> Distribution:
+        array = next((e.array for e in ESTIMATORS.values() if e.function is self.estimator), Categorical)
+        return array(logits, **{name: self.options[name] for name in ("axis",) if name in self.options})
 
     def extra_repr(self) -> str:
         """Say which estimator it is, with its options, and the step."""

@@ -20,7 +20,9 @@ from backdraw.errors import BackendError as BackendError
 from backdraw.errors import GradientError as GradientError
 from backdraw.estimators import draw as draw
 from backdraw.estimators import exact as exact
+from backdraw.estimators import gapped_straight_through as gapped_straight_through
 from backdraw.estimators import gumbel_max as gumbel_max
+from backdraw.estimators import gumbel_rao as gumbel_rao
 from backdraw.estimators import gumbel_softmax as gumbel_softmax
 from backdraw.estimators import hard_concrete as hard_concrete
 from backdraw.estimators import hard_concrete_nonzero as hard_concrete_nonzero
@@ -29,6 +31,7 @@ from backdraw.estimators import muprop as muprop
 from backdraw.estimators import pathwise as pathwise
 from backdraw.estimators import rebar as rebar
 from backdraw.estimators import reinforce as reinforce
+from backdraw.estimators import reinmax as reinmax
 from backdraw.estimators import relax as relax
 from backdraw.estimators import reparameterize as reparameterize
 from backdraw.estimators import rloo as rloo

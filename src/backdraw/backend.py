@@ -62,20 +62,28 @@ class Backend(ABC):
         """Fresh noise of one of the kinds in `backdraw.random.TRANSFORMS`, float32 or wider, owned by the caller."""
 
     @abstractmethod
+    def words(self, rng: Any, n: int, device: Any) -> Array:
+        """Return `n` random 32-bit words, as non-negative integers of a dtype that the framework computes in."""
+
+    @abstractmethod
     def streams(self, rng: Any, num: int, device: Any) -> tuple[Any, ...]:
-        """Return what of an ``rng=`` of the framework, no key of ours, can be used `num` times for independent noise."""
+        """Make `num` sources of noise of one native ``rng=``; of a stateful generator, that generator every time."""
+
+    def scalars(self, x: Array) -> tuple[Any, ...]:
+        """Return the elements of a vector of integers as Python ints, or as scalar arrays where they are traced."""
+        return tuple(int(x[i]) for i in range(x.shape[0]))
 
     @abstractmethod
     def host(self, f: Callable[..., Any], *arrays: Array, shape: tuple[int, ...], dtype: Any) -> Array:
         """Run ``f`` on NumPy copies of the arrays; its result is an array of `shape` and `dtype`, with no gradient."""
 
     def scan(self, f: Callable[[Any, Any], tuple[Any, Array]], init: Any, xs: Array) -> tuple[Any, Array]:
-        """Loop ``carry, y = f(carry, x)`` over the first axis of `xs`; return the last carry and the stacked y."""
+        """Loop ``carry, y = f(carry, x)`` over the first axis of `xs`; return the last carry and the stacked y, or None."""
         carry, ys = init, []
         for i in range(xs.shape[0]):
             carry, y = f(carry, xs[i, ...])
             ys.append(y)
-        return carry, self.xp.stack(ys)
+        return carry, None if y is None else self.xp.stack(ys)
 
     def double(self) -> AbstractContextManager[Any]:
         """Return a context in which float64 exists, where the framework otherwise hides it."""
@@ -136,6 +144,15 @@ class Backend(ABC):
     def cumsum(self, x: Array) -> Array:
         """Cumulative sum along the last axis."""
         return self.xp.cumulative_sum(x, axis=-1)
+
+    def invert_cdf(self, weights: Array, uniform: Array) -> Array:
+        """Return which interval of the cumulative sum of `weights` holds `uniform` times their total.
+
+        `uniform`, in (0, 1), has a last axis of size 1, which the result lacks. An empty interval is never hit; where all
+        weights are 0 the result is the number of weights.
+        """
+        edges = self.cumsum(weights)
+        return self.xp.count_nonzero(edges <= uniform * edges[..., -1:], axis=-1)
 
     def sigmoid(self, x: Array, temperature: float = 1.0) -> Array:
         """``1 / (1 + exp(-x / temperature))`` without overflow."""

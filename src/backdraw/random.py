@@ -24,7 +24,7 @@ _BLOCK = 1 << 15  # words: three arrays of them stay in cache for the 20 rounds
 # ---------------------------------------------------------------------------------------------------------- keys
 @dataclass(frozen=True, slots=True)
 class Key:
-    """A portable random key: two 32-bit words, plain ints, or scalars that JAX traces.
+    """A portable random key: two 32-bit words, plain ints, or scalars that JAX or torch traces.
 
     Immutable: the same key gives the same draws, however often it is used. Make one with `key`, and new ones of it
     with `split` and `fold_in`.
@@ -262,8 +262,18 @@ def noise(be: Backend, kind: str, rng: Any, shape: tuple[int, ...], like: Array,
     return be.noise(kind, rng, shape, dtype, be.device(like))
 
 
+def as_key(be: Backend, rng: Any, like: Array) -> Key:
+    """Return a portable key as it is, or one whose words are drawn from the framework's own source."""
+    return rng if isinstance(rng, Key) else Key(*be.scalars(be.words(rng, 2, be.device(like))))
+
+
+def key_words(be: Backend, rng: Any, num: int, like: Array) -> Array:
+    """Return the words of `num` keys, of shape ``(num, 2)``: keys that a primitive can take, for `Backend.scalars`."""
+    return be.xp.reshape(be.words(rng, 2 * num, be.device(like)), (num, 2))
+
+
 def streams(be: Backend, rng: Any, num: int, like: Array) -> tuple[Any, ...]:
-    """Make of one ``rng=`` as many sources of independent noise, for one call that takes several noises."""
+    """Make of one ``rng=`` the sources of `num` noises that are independent of each other."""
     return split(rng, num) if isinstance(rng, Key) else be.streams(rng, num, be.device(like))
 
 

@@ -16,11 +16,13 @@ NEEDS = {
     "score": "it has no score (gradient of the log-probability)",
     "support": "its values cannot be enumerated",
     "perturb": "it is not the argmax of perturbed utilities; take backdraw.draw or backdraw.straight_through",
-    "conditional_perturb": "its utilities given the draw are not known; take backdraw.rloo",
     "argmax": "it has no argmax over its vertices; take backdraw.draw",
     "relax": "it has no relaxation; take an estimator that draws exactly, such as backdraw.straight_through",
     "stretch": "its relaxation cannot be stretched and clipped, as that of bits can",
     "mean": "its mean is not known in closed form; take an estimator that relaxes, such as backdraw.gumbel_softmax",
+    "covariance_product": "the covariance at a given mean is not known in closed form; take backdraw.straight_through",
+    "conditional_perturb": "the law of its utilities given the draw is not known; take an estimator that does without",
+    "gapped": "its utilities cannot be moved so that a draw is their argmax; take backdraw.straight_through",
     "project": "it has no projection onto its mean parameters; take backdraw.straight_through",
     "transport": "it has no differentiable path from noise to draw",
 }
@@ -95,6 +97,10 @@ class Distribution:
     def repeated(self, n: int) -> Self:
         """Return the distribution of `n` independent draws: the parameters with one more batch axis, in front."""
         return self.replace(**{name: repeat(getattr(self, name), n=n) for name in self.parameters})
+
+    def rowwise(self, body: Callable[..., Array], *arrays: Array, **static: Any) -> Array:
+        """``body(p, *arrays, **static)``, where p is this distribution or, one after the other, blocks of its rows."""
+        return body(self, *arrays, **static)
 
     def stopped(self) -> Self:
         """Return the distribution with constants for parameters."""

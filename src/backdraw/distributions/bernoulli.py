@@ -1,5 +1,6 @@
 """The Bernoulli distribution over {0, 1}."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -135,6 +136,24 @@ class Bernoulli(Distribution):
     def project(self, x: Array, step: Array, projection: str) -> Array:  # noqa: ARG002
         """Return the target of intermediate loss sampling: ``x - step`` clipped to [0, 1], whatever the `projection`."""
         return self.backend.xp.clip(x - step, 0.0, 1.0)
+
+    def gapped(self, x: Array, gap: float) -> Array:
+        """Return the logits moved no further than to where x is their argmax by `gap`; no gradient."""
+        be = self.backend
+        u = be.stop_gradient(self.logits)
+        return be.xp.where(x > 0, be.at_least(u, gap), -be.at_least(-u, gap))
+
+    def covariance_product(self, mean: Array, c: Array) -> Array:
+        """Covariance of the bits whose mean is given, ``mean * (1 - mean)``, times c."""
+        return c * (mean * (1.0 - mean))
+
+    def rowwise(self, body: Callable[..., Array], *arrays: Array, **static: Any) -> Array:
+        """``body(p, *arrays, **static)``, where p are blocks of these bits."""
+        return self.backend.rowwise(_of_rows, self.logits, *arrays, of_rows=body, **static)
+
+
+def _of_rows(be: Backend, logits: Array, *arrays: Array, of_rows: Callable[..., Array], **static: Any) -> Array:  # noqa: ARG001
+    return of_rows(Bernoulli.rebuild((logits,), ()), *arrays, **static)
 
 
 # ------------------------------------------------------------------------------------------------- primitives

@@ -1,5 +1,6 @@
 """The categorical distribution over one-hot vectors."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -175,6 +176,28 @@ class Categorical(Distribution):
         body = simplex.normalize if projection == "normalize" else simplex.project
         rows = (simplex.last(be, z, self.axis) for z in (be.xp.where(live, y, -be.xp.inf), x))
         return simplex.unlast(be, be.rowwise(body, *rows), self.axis)
+
+    def gapped(self, x: Array, gap: float) -> Array:
+        """Return the logits, less a constant, moved no further than to where x is their argmax by `gap`; no gradient."""
+        be = self.backend
+        rows = (simplex.last(be, be.stop_gradient(z), self.axis) for z in (self.utilities, x))
+        return be.cast(simplex.unlast(be, be.rowwise(simplex.gapped, *rows, gap=gap), self.axis), self.logits.dtype)
+
+    def covariance_product(self, mean: Array, c: Array) -> Array:
+        """Covariance of the draws whose mean is given, ``diag(mean) - mean mean^T``, times c."""
+        be = self.backend
+        rows = (simplex.last(be, x, self.axis) for x in (mean, c))
+        return simplex.unlast(be, be.softmax_vjp(*rows), self.axis)
+
+    def rowwise(self, body: Callable[..., Array], *arrays: Array, **static: Any) -> Array:
+        """``body(p, *arrays, **static)``, where p are blocks of rows, the categories along the last axis."""
+        be = self.backend
+        rows = [simplex.last(be, x, self.axis) if x.ndim else x for x in (self.utilities, *arrays)]
+        return simplex.unlast(be, be.rowwise(_of_rows, *rows, of_rows=body, **static), self.axis)
+
+
+def _of_rows(be: Backend, logits: Array, *arrays: Array, of_rows: Callable[..., Array], **static: Any) -> Array:  # noqa: ARG001
+    return of_rows(Categorical.rebuild((logits, None), (-1,)), *arrays, **static)
 
 
 def check_rows(logits: Array, axis: int, where: Array | None) -> int:

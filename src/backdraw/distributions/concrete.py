@@ -23,6 +23,7 @@ class _Relaxed(Distribution):
     arrays: ClassVar[tuple[str, ...]] = ("logits", "temperature", "where")
     plain: ClassVar[tuple[str, ...]] = ("axis",)
     parameters: ClassVar[tuple[str, ...]] = ("logits", "temperature")
+    discrete: ClassVar[bool] = False
     log_space: ClassVar[bool]
 
     def __post_init__(self) -> None:

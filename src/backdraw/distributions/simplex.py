@@ -22,10 +22,7 @@ def inverse_cdf(be: Backend, logits: Array, uniform: Array) -> Array:
     xp, low = be.xp, be.lowest(logits)
     wide = xp.astype(logits, xp.float64)
     weights = xp.exp(wide - be.at_least(be.row_max(wide), low))
-    edges = be.cumsum(weights)
-    # An empty interval (weight 0) is never hit; with no weight at all every edge counts, and the one-hot is zeros.
-    index = xp.count_nonzero(edges <= uniform * edges[..., -1:], axis=-1)
-    return be.one_hot(index, logits.shape[-1], logits.dtype)
+    return be.one_hot(be.invert_cdf(weights, uniform), logits.shape[-1], logits.dtype)
 
 
 def normalize(be: Backend, y: Array, x: Array) -> Array:  # noqa: ARG001
@@ -46,6 +43,13 @@ def project(be: Backend, y: Array, x: Array) -> Array:
     tau = xp.max(xp.where(z > tau, tau, -xp.inf), axis=-1, keepdims=True)
     live = xp.sum(x, axis=-1, keepdims=True) > 0
     return xp.where(live, xp.clip(y - tau, 0.0, None), 0.0)
+
+
+def gapped(be: Backend, u: Array, x: Array, *, gap: float) -> Array:
+    """Less the largest, 0 for the drawn entry and at most -gap for the others."""
+    xp, low, u = be.xp, be.lowest(u), be.cast(u, be.wide(u.dtype))
+    below = be.at_least(u - be.at_least(xp.max(u, axis=-1, keepdims=True), low), low)
+    return xp.where(u == -xp.inf, -xp.inf, xp.where(x > 0, 0.0, -be.at_least(-below, gap)))
 
 
 # ------------------------------------------------------------------------------------------------- primitives

@@ -6,6 +6,8 @@ from backdraw.estimators.control_variate import variance_loss as variance_loss
 from backdraw.estimators.draw import draw as draw
 from backdraw.estimators.draw import gumbel_max as gumbel_max
 from backdraw.estimators.exact import exact as exact
+from backdraw.estimators.gapped_straight_through import gapped_straight_through as gapped_straight_through
+from backdraw.estimators.gumbel_rao import gumbel_rao as gumbel_rao
 from backdraw.estimators.gumbel_softmax import gumbel_softmax as gumbel_softmax
 from backdraw.estimators.hard_concrete import hard_concrete as hard_concrete
 from backdraw.estimators.hard_concrete import hard_concrete_nonzero as hard_concrete_nonzero
@@ -15,6 +17,7 @@ from backdraw.estimators.pathwise import pathwise as pathwise
 from backdraw.estimators.registry import ESTIMATORS as ESTIMATORS
 from backdraw.estimators.registry import Entry as Entry
 from backdraw.estimators.registry import estimator as estimator
+from backdraw.estimators.reinmax import reinmax as reinmax
 from backdraw.estimators.reparameterize import reparameterize as reparameterize
 from backdraw.estimators.score_function import reinforce as reinforce
 from backdraw.estimators.score_function import rloo as rloo

@@ -14,7 +14,7 @@ from backdraw.primitive import primitive
 
 @register(
     kind="draw", gradient="biased", forward="relaxed", law=False, differentiable_f=True, domain="discrete",
-    needs=("perturb", "stretch"), reference="arXiv 1712.01312",
+    needs=("perturb", "stretch"), reference="arXiv 1712.01312", array=Bernoulli,
 )  # fmt: skip
 def hard_concrete(
     logits: Array | Distribution,

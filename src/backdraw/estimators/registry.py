@@ -37,6 +37,8 @@ class Entry:
         The source.
     options : mapping
         Options that make this entry of the function.
+    array : callable
+        What an array of logits in place of a distribution means.
     objective : {"mean", "log mean exp"}
         What the value of an expectation is, and its gradient that of: E[f(x)], or E[log mean f(x)] over the samples.
     """
@@ -52,6 +54,7 @@ class Entry:
     needs: tuple[str, ...]
     reference: str
     options: Mapping[str, Any] = field(default_factory=dict)
+    array: Callable[..., Distribution] = Categorical
     objective: Literal["mean", "log mean exp"] = "mean"
 
     def __call__(self, *args: Any, **options: Any) -> Any:
@@ -62,7 +65,7 @@ class Entry:
         """Return the mean of f over `samples` with this estimator's gradient, be it a draw's or an expectation's."""
         if self.kind == "expectation":
             return self(f, dist, samples=samples, **options)
-        p = dist if isinstance(dist, Distribution) else Categorical(dist)
+        p = dist if isinstance(dist, Distribution) else self.array(dist)
         return mean(evaluate(f, self(p.repeated(samples), **options), p))
 
 
