@@ -46,7 +46,8 @@ class TorchBackend(Backend):
 
     def apply(self, primitive: Primitive, arrays: tuple[Array, ...], static: dict[str, Any]) -> Array:
         """Leave true derivatives to torch, unless blocks of rows are faster; give other rules by the autograd.Function."""
-        if primitive.native and not _on_host(arrays, _least(arrays[0]) if primitive.rows else _ROWS):
+        x = arrays[0]
+        if primitive.native and not ((_numpy_wins(x) if primitive.rows else x.numel() >= _ROWS) and _on_host(arrays)):
             return primitive.forward(self, *arrays, **static)[0]
         arguments = (self, primitive, tuple(static.items()), *arrays)
         if torch.compiler.is_compiling():
@@ -89,17 +90,18 @@ class TorchBackend(Backend):
 
     def rowwise(self, body: Callable[..., Array], *arrays: Array, **static: Any) -> Array:
         """Run the body, by NumPy where that is faster."""
-        if _free(arrays, 0):  # calls to NumPy cost less, so it is also faster for few elements
+        if _free(arrays):
             return _by_numpy(on_numpy.rowwise, body, *arrays, **static)
         return body(self, *arrays, **static)
 
     def add_to(self, fresh: Array, x: Array) -> Array:
         """Add in place where torch does not watch."""
-        return _by_numpy(on_numpy.add_to, fresh, x) if _free((fresh, x)) else fresh + x
+        large = fresh.numel() >= _ROWS and _free((fresh, x))
+        return _by_numpy(on_numpy.add_to, fresh, x) if large else fresh + x
 
     def softmax(self, x: Array, temperature: float = 1.0) -> Array:
         """Torch's own kernel where its result is a number, the shifted form where it is not; NumPy's where faster."""
-        if _free((x,), _least(x)):
+        if _numpy_wins(x) and _free((x,)):
             return _by_numpy(on_numpy.softmax, x, temperature=temperature)
         if torch.compiler.is_compiling() or x.device.type != "cpu" or transforms_active():
             return super().softmax(x, temperature)
@@ -110,7 +112,7 @@ class TorchBackend(Backend):
 
     def hardmax(self, x: Array) -> Array:
         """Torch's own kernels; NumPy's where faster."""
-        if _free((x,)):
+        if x.numel() >= _ROWS and _free((x,)):
             return _by_numpy(on_numpy.hardmax, x)
         if torch.compiler.is_compiling() or transforms_active():  # vmap has no rule for this scatter
             return super().hardmax(x)
@@ -120,7 +122,7 @@ class TorchBackend(Backend):
 
     def softmax_vjp(self, y: Array, g: Array, temperature: float = 1.0) -> Array:
         """NumPy's where faster."""
-        if _free((y, g), _least(y)):
+        if _numpy_wins(y) and _free((y, g)):
             return _by_numpy(on_numpy.softmax_vjp, y, g, temperature=temperature)
         return super().softmax_vjp(y, g, temperature)
 
@@ -214,9 +216,10 @@ def _plain_vjp(fn: Callable[..., Any], arrays: tuple[Array, ...]) -> tuple[Any, 
     return (detached if several else detached[0]), pullback
 
 
-def _least(x: Array) -> int:
-    """Return from how many elements on NumPy is faster at reducing the rows of an array."""
-    return _WORDS if x.ndim and x.shape[-1] < _SHORT else _ROWS
+def _numpy_wins(x: Array) -> bool:
+    """Whether NumPy is faster at the rows of an array: if they are many, or short and not few."""
+    n = x.numel()
+    return n >= _ROWS or (n >= _WORDS and x.shape[-1] < _SHORT)
 
 
 def _recorded(arrays: tuple[Array, ...]) -> bool:
@@ -227,18 +230,16 @@ def _in_dual_level() -> bool:
     return torch.autograd.forward_ad._current_level >= 0
 
 
-def _on_host(arrays: tuple[Array, ...], size: int = _ROWS) -> bool:
-    """Whether these are plain CPU tensors of a dtype that NumPy has, and so many elements."""
-    if arrays[0].numel() < size or torch.compiler.is_compiling() or transforms_active():
+def _on_host(arrays: tuple[Array, ...]) -> bool:
+    """Whether these are plain CPU tensors of a dtype that NumPy has."""
+    if torch.compiler.is_compiling() or transforms_active():
         return False
     return all(x is not None and x.device.type == "cpu" and x.dtype in _HOSTED for x in arrays)
 
 
-def _free(arrays: tuple[Array, ...], size: int = _ROWS) -> bool:
+def _free(arrays: tuple[Array, ...]) -> bool:
     """Whether NumPy may compute instead: no gradient of torch's own is wanted."""
-    if torch.is_grad_enabled() and any(x.requires_grad for x in arrays):
-        return False
-    return _on_host(arrays, size)
+    return not _recorded(arrays) and _on_host(arrays)
 
 
 def _by_numpy(f: Callable[..., Array], *arguments: Any, **static: Any) -> Array:

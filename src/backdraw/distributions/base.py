@@ -82,6 +82,10 @@ class Distribution:
         """Return what `perturb` makes of fresh noise; for those whose noise is added to their utilities."""
         return perturb(self.utilities, self.perturb_noise(rng), fresh=True)  # type: ignore[attr-defined]
 
+    def relaxed_draw(self, rng: Any, temperature: Any, regularizer: str) -> Array:
+        """Return what `relax` makes of fresh random utilities."""
+        return self.relax(self.perturbed(rng), temperature, regularizer)  # type: ignore[attr-defined]
+
     def weighted_score(self, x: Array, weights: Array, *, centred: bool = False) -> tuple[Array, ...]:  # noqa: ARG002
         """Return the sum over samples of weight times score, one array per parameter.
 

@@ -150,6 +150,13 @@ class Categorical(Distribution):
         """Random utilities given that their argmax is the draw x, from Gumbel noise; differentiable in the logits."""
         return simplex.conditional_gumbels(self.utilities, x, noise, axis=self.axis)
 
+    def relaxed_draw(self, rng: Any, temperature: Any, regularizer: str) -> Array:
+        """Return what `relax` makes of fresh random utilities; the softmax in one go with the noise."""
+        if regularizer != "entropy" or not isinstance(temperature, float):
+            return super().relaxed_draw(rng, temperature, regularizer)
+        noise = self.perturb_noise(rng)
+        return simplex.relaxed(self.utilities, noise, axis=self.axis, temperature=temperature, dtype=self.logits.dtype)
+
     def argmax(self, utilities: Array) -> Array:
         """One-hot vector of the largest utility, the first of equals; no gradient."""
         be = self.backend

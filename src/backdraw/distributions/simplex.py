@@ -131,6 +131,25 @@ def _softmax_vjp(be: Backend, residuals: Any, g: Array, *, axis: int, temperatur
 softmax.defvjp(_softmax_fwd, _softmax_vjp)
 
 
+@primitive(native=True, rows=True)
+def relaxed(be: Backend, logits: Array, noise: Array, *, axis: int, temperature: float, dtype: Any) -> Array:
+    """Softmax of (logits + noise) / temperature along an axis, rounded to a dtype."""
+    return _relaxed_fwd(be, logits, noise, axis=axis, temperature=temperature, dtype=dtype)[0]
+
+
+def _relaxed_fwd(be: Backend, logits: Array, noise: Array, *, axis: int, temperature: float, dtype: Any) -> tuple[Array, Any]:
+    rows = (last(be, be.cast(logits, noise.dtype), axis), last(be, noise, axis))
+    y = unlast(be, be.rowwise(_relaxed, *rows, temperature=temperature), axis)
+    return be.cast(y, dtype), (y, None if logits.dtype == y.dtype else logits)
+
+
+def _relaxed(be: Backend, logits: Array, noise: Array, *, temperature: float) -> Array:
+    return be.softmax(logits + noise, temperature)
+
+
+relaxed.defvjp(_relaxed_fwd, lambda be, residuals, g, **static: (*_softmax_vjp(be, residuals, g, **static), None))
+
+
 def _log_softmax(be: Backend, logits: Array, axis: int) -> Array:
     u = be.cast(logits, be.wide(logits.dtype))
     total = unlast(be, be.logsumexp(last(be, u, axis)), axis)

@@ -115,11 +115,12 @@ def gumbel_softmax(
     else:
         p = Categorical(logits, axis, where)
     t = check_positive("temperature", temperature, p.backend, p.logits)
+    if backward_temperature is None and not hard:
+        return p.relaxed_draw(rng, t, regularizer)
     if backward_temperature is not None:
         t_back = check_positive("backward_temperature", backward_temperature, p.backend, p.logits)
     u = p.perturbed(rng)
     if backward_temperature is None:
-        soft = p.relax(u, t, regularizer)
-        return surrogate(p.backend, p.argmax(u), soft) if hard else soft
+        return surrogate(p.backend, p.argmax(u), p.relax(u, t, regularizer))
     value = p.argmax(u) if hard else p.backend.stop_gradient(p.relax(u, t, regularizer))
     return surrogate(p.backend, value, p.relax(u, t_back, regularizer))
