@@ -17,6 +17,7 @@ LAWS = {
     "exponential": scipy.stats.expon(),
     "gumbel": scipy.stats.gumbel_r(),
     "logistic": scipy.stats.logistic(),
+    "laplace": scipy.stats.laplace(),
     "normal": scipy.stats.norm(),
 }
 TOP = 2**32 - 1
@@ -92,6 +93,13 @@ def test_uniforms_near_zero_are_fine_grained(lib: Library) -> None:
     u = uniform_of_words(lib.be, lib.asarray(w, "int64"), lib.dtype("float32"))
     gumbel = lib.to_numpy(TRANSFORMS["gumbel"][1](lib.xp, u)).astype(np.float64)
     np.testing.assert_allclose(-np.expm1(-np.exp(-gumbel)), (w + 0.5) / 2.0**32, rtol=3e-6)
+
+
+def test_both_tails_of_laplace_noise_are_kept(lib: Library) -> None:
+    u = uniform_of_words(lib.be, lib.asarray(np.asarray([0, 2, 2**31, TOP], np.int64), "int64"), lib.dtype("float32"))
+    noise = lib.to_numpy(TRANSFORMS["laplace"][1](lib.xp, u, lib.xp.flip(u))).astype(np.float64)
+    np.testing.assert_allclose(noise[0], -33 * math.log(2.0), rtol=1e-6)
+    np.testing.assert_array_equal(noise, -noise[::-1])
 
 
 def test_float16_logits_get_float32_noise(lib: Library) -> None:

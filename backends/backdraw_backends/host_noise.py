@@ -23,7 +23,7 @@ Source = Callable[[int, int], Words]
 
 BLOCK = 1 << 17  # elements: worked on at a time
 CHUNK = 1 << 18  # elements: a task, and one stream of words
-FEW = 1 << 12  # elements: up to here a generator's own exponentials are faster than words and logarithms
+FEW = 1 << 12  # elements: up to here a generator's own distributions are faster than words and logarithms
 
 
 @cache
@@ -133,8 +133,10 @@ def noise(kind: str, source: Source, shape: tuple[int, ...], dtype: Any) -> np.n
 
 def little_noise(kind: str, rng: np.random.Generator, shape: tuple[int, ...], dtype: Any) -> np.ndarray | None:
     """Noise in few calls, or None if there is no short way: for few elements, the calls are what it costs."""
-    if kind not in ("exponential", "gumbel") or math.prod(shape) > FEW:
+    if kind not in ("exponential", "gumbel", "normal") or math.prod(shape) > FEW:
         return None
+    if kind == "normal":
+        return np.asarray(rng.standard_normal(shape), dtype)
     e = np.maximum(rng.standard_exponential(shape), 2.0**-60)  # in float64; it can be 0
     return (e if kind == "exponential" else np.negative(np.log(e, out=e), out=e)).astype(dtype, copy=False)
 

@@ -154,6 +154,8 @@ class TorchBackend(Backend):
         if n >= _WORDS:
             seed = torch.randint(0, 1 << 32, (4,), generator=generator).tolist()
             return self._host_noise(kind, host_noise.seeded_source(seed), shape, dtype)
+        if kind == "normal":
+            return torch.randn(shape, generator=generator, dtype=dtype)
         # Few elements: the calls are what it costs, and NumPy's cost less.
         u = torch.rand((planes, *shape), generator=generator, dtype=torch.float64).numpy()
         return torch.from_numpy(host_noise.of_doubles(kind, u)).to(dtype)

@@ -4,6 +4,14 @@ from backdraw import schedules as schedules
 from backdraw.distributions import Bernoulli as Bernoulli
 from backdraw.distributions import Categorical as Categorical
 from backdraw.distributions import Distribution as Distribution
+from backdraw.distributions import Exponential as Exponential
+from backdraw.distributions import Gumbel as Gumbel
+from backdraw.distributions import Laplace as Laplace
+from backdraw.distributions import Logistic as Logistic
+from backdraw.distributions import LogNormal as LogNormal
+from backdraw.distributions import MultivariateNormal as MultivariateNormal
+from backdraw.distributions import Normal as Normal
+from backdraw.distributions import Uniform as Uniform
 from backdraw.distributions import kl as kl
 from backdraw.errors import BackdrawError as BackdrawError
 from backdraw.errors import BackendError as BackendError
@@ -15,6 +23,7 @@ from backdraw.estimators import gumbel_softmax as gumbel_softmax
 from backdraw.estimators import intermediate_loss as intermediate_loss
 from backdraw.estimators import muprop as muprop
 from backdraw.estimators import reinforce as reinforce
+from backdraw.estimators import reparameterize as reparameterize
 from backdraw.estimators import rloo as rloo
 from backdraw.estimators import select as select
 from backdraw.estimators import straight_through as straight_through

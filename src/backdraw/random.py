@@ -243,6 +243,7 @@ TRANSFORMS: dict[str, tuple[int, Callable[..., Array]]] = {
     "exponential": (1, lambda xp, u: xp.negative(xp.log1p(xp.negative(u)))),
     "gumbel": (1, lambda xp, u: xp.negative(xp.log(xp.negative(xp.log1p(xp.negative(u)))))),
     "logistic": (1, lambda xp, u: xp.log(u / (1.0 - u))),
+    "laplace": (2, lambda xp, u, v: xp.log(u / v)),  # of one uniform, the upper tail would end at 2**-24 in float32
     "normal": (2, lambda xp, u, v: xp.sqrt(xp.log1p(xp.negative(u)) * -2.0) * xp.cos(v * (2.0 * math.pi))),
 }
 

@@ -23,11 +23,14 @@ RNG = np.random.default_rng(11)
 
 @dataclass(frozen=True)
 class Case:
-    """How to make a distribution of one array, and its exact law."""
+    """How to make a distribution of one array, and its exact law.
+
+    A continuous one has no `values`: its laws, and what is unbiased, are tested with the distributions.
+    """
 
     make: Callable[[Any, Library], Any]
     logits: np.ndarray
-    values: Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]  # a row's logits -> all values and probabilities
+    values: Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]] | None  # a row's logits -> all values and probabilities
 
 
 def _categories(row: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -49,12 +52,20 @@ DISTRIBUTIONS = {
         lambda row: _categories(np.where(MASK, row, -np.inf)),
     ),
     "Bernoulli": Case(lambda x, lib: backdraw.Bernoulli(x), RNG.normal(size=(5, 3)), _bits),
+    "Normal": Case(lambda x, lib: backdraw.Normal(x, 0.7), np.linspace(-3.0, 2.0, 15).reshape(5, 3), None),
 }
-PAIRS = [
-    (e, d)
-    for e, d in itertools.product(ESTIMATORS, DISTRIBUTIONS)
-    if all(hasattr(DISTRIBUTIONS[d].make(np.zeros(4), Library(Backend.NUMPY)), n) or d == "array" for n in ESTIMATORS[e].needs)
-]
+
+
+def _meets(dist: str, entry: Entry) -> bool:
+    """Whether a distribution has what an estimator states that it is for."""
+    made = DISTRIBUTIONS[dist].make(np.zeros(4), Library(Backend.NUMPY))
+    p = backdraw.Categorical(made) if dist == "array" else made
+    kind = "discrete" if p.discrete else "continuous"
+    return entry.domain in ("both", kind) and all(hasattr(p, need) for need in entry.needs)
+
+
+PAIRS = [(e, d) for e, d in itertools.product(ESTIMATORS, DISTRIBUTIONS) if _meets(d, ESTIMATORS[e])]
+CONTINUOUS = [d for d, case in DISTRIBUTIONS.items() if case.values is None]
 DRAWS = [(e, d) for e, d in PAIRS if ESTIMATORS[e].kind == "draw"]
 WITH_GRADIENT = [(e, d) for e, d in DRAWS if ESTIMATORS[e].gradient != "none"]
 WITHOUT = [(e, d) for e, d in DRAWS if ESTIMATORS[e].gradient == "none"]
@@ -95,7 +106,7 @@ def test_shape_dtype_device(lib: Library, name: str, dist: str, dtype: str) -> N
     expected = estimate(name, dist, here)(rounded)
     tolerance = {"rtol": None, "atol": 4 * eps(dtype)}
     lib.check(f(x), expected, dtype=dtype, **tolerance)
-    if entry.forward == "hard":
+    if entry.forward == "hard" and dist not in CONTINUOUS:
         assert set(np.unique(lib.to_numpy(f(x)))) <= {0.0, 1.0}
     lib.check(x, rounded, dtype=dtype, rtol=0)
     if entry.gradient == "none":
@@ -188,7 +199,7 @@ def test_under_vmap_and_compile(name: str, dist: str) -> None:
 
 @pytest.mark.needs("torch")
 @pytest.mark.filterwarnings(r"ignore:[\s\S]*should not be instantiated:DeprecationWarning")
-@pytest.mark.parametrize(("name", "dist"), [(e, d) for e, d in DRAWS if d in ("Categorical", "Bernoulli")])
+@pytest.mark.parametrize(("name", "dist"), [(e, d) for e, d in DRAWS if d in ("Categorical", "Bernoulli", "Normal")])
 def test_under_compile(name: str, dist: str) -> None:
     import torch
 
@@ -214,11 +225,17 @@ def _batch(dist: str) -> tuple[np.ndarray, np.ndarray]:
     return np.broadcast_to(row, (N, row.size)), row
 
 
-@pytest.mark.parametrize(("name", "dist"), [(e, d) for e, d in DRAWS if ESTIMATORS[e].law])
+def _values(dist: str, row: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    values = DISTRIBUTIONS[dist].values
+    assert values is not None
+    return values(row)
+
+
+@pytest.mark.parametrize(("name", "dist"), [(e, d) for e, d in DRAWS if ESTIMATORS[e].law and d not in CONTINUOUS])
 def test_law(framework: Library, name: str, dist: str) -> None:
     batch, row = _batch(dist)
     x = framework.to_numpy(estimate(name, dist, framework)(framework.asarray(batch)))
-    values, probs = DISTRIBUTIONS[dist].values(row)
+    values, probs = _values(dist, row)
     counts = np.asarray([(x == v).all(-1).sum() for v in values])
     assert counts.sum() == N
     assert np.all(counts[probs == 0] == 0)
@@ -237,14 +254,14 @@ def _true_gradient(dist: str, row: np.ndarray) -> np.ndarray:
     """The gradient of E[f] by central differences of the enumeration."""
 
     def mean(l: np.ndarray) -> float:
-        values, probs = DISTRIBUTIONS[dist].values(l)
+        values, probs = _values(dist, l)
         return float((probs * _f(values)[0]).sum())
 
     steps = 1e-5 * np.eye(row.size)
     return np.asarray([(mean(row + h) - mean(row - h)) / 2e-5 for h in steps])
 
 
-@differentiable_pairs
+@pytest.mark.parametrize(("name", "dist"), [(e, d) for e, d in WITH_GRADIENT if d not in CONTINUOUS])
 def test_biased_or_unbiased(name: str, dist: str) -> None:
     batch, row = _batch(dist)
     x, pullback = backdraw.vjp(estimate(name, dist, Library(Backend.NUMPY)), batch)

@@ -4,3 +4,11 @@ from backdraw.distributions.base import Distribution as Distribution
 from backdraw.distributions.bernoulli import Bernoulli as Bernoulli
 from backdraw.distributions.categorical import Categorical as Categorical
 from backdraw.distributions.divergence import kl as kl
+from backdraw.distributions.exponential import Exponential as Exponential
+from backdraw.distributions.location_scale import Gumbel as Gumbel
+from backdraw.distributions.location_scale import Laplace as Laplace
+from backdraw.distributions.location_scale import Logistic as Logistic
+from backdraw.distributions.multivariate_normal import MultivariateNormal as MultivariateNormal
+from backdraw.distributions.normal import LogNormal as LogNormal
+from backdraw.distributions.normal import Normal as Normal
+from backdraw.distributions.uniform import Uniform as Uniform

@@ -34,6 +34,7 @@ class Distribution:
     arrays: ClassVar[tuple[str, ...]]
     plain: ClassVar[tuple[str, ...]] = ()
     parameters: ClassVar[tuple[str, ...]]
+    discrete: ClassVar[bool] = True
     classes: ClassVar[list[type["Distribution"]]] = []
     on_subclass: ClassVar[list[Callable[[type["Distribution"]], None]]] = []  # adapters that register pytrees
 

@@ -9,6 +9,7 @@ from backdraw.estimators.muprop import muprop as muprop
 from backdraw.estimators.registry import ESTIMATORS as ESTIMATORS
 from backdraw.estimators.registry import Entry as Entry
 from backdraw.estimators.registry import estimator as estimator
+from backdraw.estimators.reparameterize import reparameterize as reparameterize
 from backdraw.estimators.score_function import reinforce as reinforce
 from backdraw.estimators.score_function import rloo as rloo
 from backdraw.estimators.straight_through import select as select

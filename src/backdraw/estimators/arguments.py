@@ -8,6 +8,7 @@ from backdraw.backend import Array, Backend, backend_of
 from backdraw.distributions import Categorical, Distribution
 from backdraw.distributions.base import require
 from backdraw.errors import InvalidTypeError, InvalidValueError
+from backdraw.estimators.registry import ESTIMATORS
 
 
 def as_distribution(dist: Any, estimator: str, *needs: str) -> Any:
@@ -15,6 +16,10 @@ def as_distribution(dist: Any, estimator: str, *needs: str) -> Any:
     if not isinstance(dist, Distribution):
         return Categorical(dist)
     require(dist, estimator, *needs)
+    if not dist.discrete and ESTIMATORS[estimator].domain == "discrete":
+        raise InvalidTypeError(
+            f"dist: {estimator} is for discrete distributions, got {type(dist).__name__}; take backdraw.reparameterize"
+        )
     return dist
 
 

@@ -22,7 +22,7 @@ class Entry:
     gradient : {"none", "biased", "unbiased"}
         Whether the gradient's mean is that of E[f(x)]; "none" for a draw that carries no gradient.
     forward : {"hard", "relaxed"}
-        Whether the value is an exact vertex (0 and 1) or a point of the convex hull.
+        Whether the value is one that `dist` has (0 and 1 where it is discrete) or, in between, of its convex hull.
     law : bool
         Whether the value's distribution is exactly that of `dist`.
     differentiable_f : bool

@@ -1,0 +1,65 @@
+"""The exponential distribution."""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from backdraw.backend import Array
+from backdraw.distributions.continuous import FixedSupport, Formulas, divergence
+from backdraw.distributions.elementwise import elementwise
+
+
+@dataclass(frozen=True, eq=False)
+class Exponential(FixedSupport):
+    r"""Exponential distribution: :math:`p(x) = r \exp(-r x)` for :math:`x \ge 0`.
+
+    Parameters
+    ----------
+    rate : array, any shape
+        r > 0. Any real floating dtype. Its values are not checked: where one is not positive, what is computed from it is
+        NaN or meaningless, as in the formula.
+
+    Raises
+    ------
+    TypeError
+        If `rate` is not a real floating array.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import backdraw
+    >>> p = backdraw.Exponential(np.array([0.5, 2.0]))
+    >>> p.mean()
+    array([2. , 0.5])
+    >>> p.log_prob(np.array([-1.0, 1.0])).round(4)
+    array([   -inf, -1.3069])
+    """
+
+    rate: Array
+
+    arrays: ClassVar[tuple[str, ...]] = ("rate",)
+    parameters: ClassVar[tuple[str, ...]] = ("rate",)
+    events: ClassVar[tuple[int, ...]] = (0,)
+    positive: ClassVar[tuple[str, ...]] = ("rate",)
+    noise: ClassVar[str] = "exponential"
+    formulas: ClassVar[Formulas] = Formulas(
+        transport=elementwise(lambda be, e, r: e / r, None, lambda be, e, r: -e / r / r),
+        log_prob=elementwise(
+            lambda be, x, r: be.xp.where(x < 0, -be.xp.inf, be.xp.log(r) - r * x),
+            lambda be, x, r: be.xp.where(x < 0, 0.0, -r),
+            lambda be, x, r: be.xp.where(x < 0, 0.0, 1.0 / r - x),
+        ),
+        mean=elementwise(lambda be, r: 1.0 / r, lambda be, r: -1.0 / r / r),
+        variance=elementwise(lambda be, r: 1.0 / r / r, lambda be, r: -2.0 / r / r / r),
+        entropy=elementwise(lambda be, r: 1.0 - be.xp.log(r), lambda be, r: -1.0 / r),
+    )
+
+    def kl(self, other: "Exponential") -> Array:
+        """KL(self || other) in nats, of the batch shape."""
+        return divergence(_exponential_kl, self, other)
+
+
+_exponential_kl = elementwise(
+    lambda be, p, q: be.xp.log(p) - be.xp.log(q) + q / p - 1.0,
+    lambda be, p, q: (1.0 - q / p) / p,
+    lambda be, p, q: 1.0 / p - 1.0 / q,
+)
