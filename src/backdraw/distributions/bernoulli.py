@@ -122,6 +122,11 @@ class Bernoulli(Distribution):
         """Return the target of intermediate loss sampling: ``x - step`` clipped to [0, 1], whatever the `projection`."""
         return self.backend.xp.clip(x - step, 0.0, 1.0)
 
+    def antithetic(self, noise: Array) -> tuple[Array, Array]:
+        """Two exact draws of one uniform each: at its reflection ``1 - noise``, and as `sample` does."""
+        with self.backend.double():
+            return self.sample(1.0 - noise), self.sample(noise)
+
 
 # ------------------------------------------------------------------------------------------------- primitives
 def _wide(be: Backend, x: Array) -> Array:
