@@ -2,6 +2,7 @@
 
 from backdraw.estimators.antithetic import arm as arm
 from backdraw.estimators.antithetic import disarm as disarm
+from backdraw.estimators.arsm import arsm as arsm
 from backdraw.estimators.draw import draw as draw
 from backdraw.estimators.draw import gumbel_max as gumbel_max
 from backdraw.estimators.exact import exact as exact
