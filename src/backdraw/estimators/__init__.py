@@ -7,6 +7,7 @@ from backdraw.estimators.draw import draw as draw
 from backdraw.estimators.draw import gumbel_max as gumbel_max
 from backdraw.estimators.exact import exact as exact
 from backdraw.estimators.gumbel_softmax import gumbel_softmax as gumbel_softmax
+from backdraw.estimators.indecater import indecater as indecater
 from backdraw.estimators.intermediate_loss import intermediate_loss as intermediate_loss
 from backdraw.estimators.muprop import muprop as muprop
 from backdraw.estimators.registry import ESTIMATORS as ESTIMATORS
