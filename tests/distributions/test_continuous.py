@@ -2,54 +2,16 @@
 
 import itertools
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pytest
 import scipy.integrate
 import scipy.stats
+from families import BATCH, FAMILIES, KEY, LOC2, RNG, SCALE2, families, make, points
 from helpers import Backend, Library, finite_difference
 
 import backdraw
-from backdraw.estimators import ESTIMATORS
-
-RNG = np.random.default_rng(3)
-LOC, SCALE = RNG.normal(size=(3,)), RNG.uniform(0.4, 1.5, size=(2, 1))
-LOC2, SCALE2 = RNG.normal(size=(2, 3)), RNG.uniform(0.4, 1.5, size=(2, 3))
-BATCH = (2, 3)
-KEY = backdraw.key(12)
-
-
-@dataclass(frozen=True)
-class Family:
-    """A class, its law in SciPy, and the parameters of two distributions."""
-
-    law: Callable[..., Any]
-    params: tuple[np.ndarray, ...] = (LOC, SCALE)
-    others: tuple[np.ndarray, ...] = (LOC2, SCALE2)
-
-
-FAMILIES = {
-    "Normal": Family(scipy.stats.norm),
-    "LogNormal": Family(lambda m, s: scipy.stats.lognorm(s, scale=np.exp(m)), (0.3 * LOC, 0.5 * SCALE)),
-    "Laplace": Family(scipy.stats.laplace),
-    "Logistic": Family(scipy.stats.logistic),
-    "Gumbel": Family(scipy.stats.gumbel_r),
-    "Uniform": Family(lambda a, b: scipy.stats.uniform(a, b - a), (LOC, LOC + SCALE), (LOC - 0.5, LOC + SCALE2 + 2.0)),
-    "Exponential": Family(lambda r: scipy.stats.expon(scale=1 / r), (SCALE + LOC**2,), (SCALE2,)),
-}
-families = pytest.mark.parametrize("name", FAMILIES)
-
-
-def make(name: str, *params: Any) -> Any:
-    """Make the distribution."""
-    return getattr(backdraw, name)(*params)
-
-
-def points(name: str, *shape: int) -> np.ndarray:
-    """Points of the support, away from its ends and from kinks."""
-    return np.asarray(FAMILIES[name].law(*FAMILIES[name].params).ppf(RNG.uniform(0.1, 0.9, size=(*shape, *BATCH))))
 
 
 # ----------------------------------------------------------------------------------------------------------- values
@@ -230,96 +192,3 @@ def test_intermediate_loss_of_a_normal(lib: Library, control_variate: bool) -> N
     if control_variate:  # the pathwise gradient, times step / scale**2
         pathwise = backdraw.vjp(lambda m: backdraw.reparameterize(backdraw.Normal(m, scale), rng=KEY), loc)[1](c)[0]
         lib.check(to_loc, pathwise * 0.2 / scale**2, rtol=1e-12, atol=1e-14)
-
-
-# -------------------------------------------------------------------------------------------- numbers and bad input
-def test_numbers_are_constants(lib: Library) -> None:
-    (grad,) = backdraw.vjp(lambda s: backdraw.Normal(1, s).entropy(), lib.asarray(SCALE))[1](lib.asarray(SCALE))
-    lib.check(grad, np.ones_like(SCALE), rtol=1e-12)
-    p = backdraw.Normal(lib.asarray(LOC, "float32"), 2.0)
-    lib.check(p.scale, np.full(3, 2.0), dtype="float32")
-
-
-@pytest.mark.parametrize("name", ["Normal", "LogNormal", "Laplace", "Logistic", "Gumbel"])
-def test_bad_parameters(lib: Library, name: str) -> None:
-    loc = lib.asarray(LOC)
-    for bad in (0.0, -1.0, np.inf, np.nan):
-        with pytest.raises(ValueError, match=f"scale: expected a positive finite number, got {bad}"):
-            make(name, loc, float(bad))
-    with pytest.raises(ValueError, match="loc: expected a finite number, got nan"):
-        make(name, float("nan"), loc)
-    with pytest.raises(TypeError, match="loc, scale: expected at least one array, got numbers only"):
-        make(name, 0.0, 1.0)
-    with pytest.raises(TypeError, match=r"scale: expected the dtype of loc, .*float64, got .*float32"):
-        make(name, loc, lib.asarray(LOC, "float32"))
-    with pytest.raises(TypeError, match=r"loc: expected a real floating dtype, got .*int64"):
-        make(name, lib.asarray(np.arange(3)), 1.0)
-    with pytest.raises(ValueError, match=r"loc, scale: expected shapes that broadcast .*loc of shape \(3,\), scale of shape"):
-        make(name, loc, lib.asarray(np.ones(2)))
-    for bad in (True, None, [1.0]):
-        with pytest.raises(TypeError, match=f"scale: expected an array.*got {type(bad).__name__}"):
-            make(name, loc, bad)
-
-
-def test_bad_arguments(lib: Library) -> None:
-    p = backdraw.Normal(lib.asarray(LOC), 1.0)
-    with pytest.raises(ValueError, match=r"x: expected a shape that broadcasts against \(3,\), got \(2,\)"):
-        p.log_prob(lib.asarray(np.zeros(2)))
-    with pytest.raises(TypeError, match="x: expected an array"):
-        p.log_prob(0.0)
-    with pytest.raises(ValueError, match=r"q: expected the shape \(3,\) of p, got \(2, 3\)"):
-        backdraw.kl(p, backdraw.Normal(lib.asarray(LOC2), 1.0))
-    logistic = backdraw.Logistic(lib.asarray(LOC), 1.0)
-    with pytest.raises(TypeError, match="q: expected a distribution whose KL to Logistic is known"):
-        backdraw.kl(logistic, logistic)
-
-
-def test_needs_that_are_not_met(lib: Library) -> None:
-    x = lib.asarray(LOC)
-    for bad in (x, backdraw.Bernoulli(x)):
-        with pytest.raises(TypeError, match=r"dist: reparameterize needs transport\(\) of (Categorical|Bernoulli)"):
-            backdraw.reparameterize(bad, rng=KEY)
-    with pytest.raises(TypeError, match="dist: straight_through is for discrete distributions, got Normal"):
-        backdraw.straight_through(backdraw.Normal(x, 1.0), rng=KEY)
-    uniform = backdraw.Uniform(x, 9.0)
-    with pytest.raises(TypeError, match=r"dist: intermediate_loss needs score\(\) of Uniform"):
-        backdraw.intermediate_loss(uniform, rng=KEY)
-    assert ESTIMATORS["reparameterize"].domain == "continuous"
-
-
-# -------------------------------------------------------------------------------------------------- transformations
-@pytest.mark.needs("jax")
-@families
-def test_under_jit(name: str) -> None:
-    import jax
-
-    lib = Library(Backend.JAX)
-    p, x = make(name, *map(lib.asarray, FAMILIES[name].params)), lib.asarray(points(name))
-
-    def everything(p: Any, x: Any) -> Any:
-        return p.log_prob(x), p.mean(), p.variance(), p.entropy(), backdraw.reparameterize(p, rng=KEY)
-
-    for ours, expected in zip(jax.jit(everything)(p, x), everything(p, x), strict=True):
-        lib.check(ours, np.asarray(expected), rtol=1e-12)
-
-
-@pytest.mark.needs("torch")
-@pytest.mark.filterwarnings(r"ignore:[\s\S]*should not be instantiated:DeprecationWarning")
-@families
-def test_under_compile_and_vmap(name: str) -> None:
-    import torch
-
-    torch._dynamo.reset()
-    params = [torch.tensor(np.broadcast_to(x, BATCH).copy()) for x in FAMILIES[name].params]
-    x = torch.tensor(points(name))
-
-    def f(x: Any, *params: Any) -> Any:
-        p = make(name, *params)
-        return p.log_prob(x) + backdraw.reparameterize(p, rng=KEY)
-
-    torch.testing.assert_close(torch.compile(f, fullgraph=True, backend="eager")(x, *params), f(x, *params))
-    g = lambda x, *params: f(x, *params).sum()  # noqa: E731
-    every = tuple(range(1 + len(params)))
-    batch = torch.func.vmap(torch.func.grad(g, argnums=every), randomness="same")(*(torch.stack([a, a]) for a in (x, *params)))
-    for ours, expected in zip(batch, torch.func.grad(g, argnums=every)(x, *params), strict=True):
-        torch.testing.assert_close(ours[1], expected)
