@@ -25,6 +25,7 @@ from backdraw.estimators import gumbel_max as gumbel_max
 from backdraw.estimators import gumbel_softmax as gumbel_softmax
 from backdraw.estimators import indecater as indecater
 from backdraw.estimators import intermediate_loss as intermediate_loss
+from backdraw.estimators import measure_valued as measure_valued
 from backdraw.estimators import muprop as muprop
 from backdraw.estimators import reinforce as reinforce
 from backdraw.estimators import reparameterize as reparameterize

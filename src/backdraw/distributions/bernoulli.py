@@ -127,6 +127,17 @@ class Bernoulli(Distribution):
         with self.backend.double():
             return self.sample(1.0 - noise), self.sample(noise)
 
+    def measure_noise(self, rng: Any, shape: tuple[int, ...] = ()) -> Array:
+        """Noise for `derivative_measures`: that of `sample`."""
+        return self.draw_noise(rng, shape)
+
+    def derivative_measures(self, noise: Array) -> tuple[Array, Any]:
+        """Draws, and the parts at 1 and 0 of the derivative: the draw and the other bit, with the sign of their order."""
+        be, x = self.backend, self.sample(noise)
+        u = _wide(be, be.stop_gradient(self.logits))
+        c = be.sigmoid(u) * be.sigmoid(-u) * (1.0 - 2.0 * x)
+        return x, ((c[None, ...], 1.0 - x[None, ...], None),)
+
 
 # ------------------------------------------------------------------------------------------------- primitives
 def _wide(be: Backend, x: Array) -> Array:

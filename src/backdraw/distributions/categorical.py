@@ -203,6 +203,17 @@ class Categorical(Distribution):
         # Gumbel noise is -log of exponentials, and these over their sum are uniform on the simplex.
         return be.cast(simplex.unlast(be, x, self.axis), self.logits.dtype), xp.moveaxis(be.softmax(-noise), -1, 0)
 
+    def measure_noise(self, rng: Any, shape: tuple[int, ...] = ()) -> Array:
+        """Noise for `derivative_measures`: that of `sample`."""
+        return self.draw_noise(rng, shape)
+
+    def derivative_measures(self, noise: Array) -> tuple[Array, Any]:
+        """Draws, and the parts of the derivative in each logit: its category, and the draw."""
+        be, p = self.backend, self.stopped()
+        states = be.xp.expand_dims(p.support()[0], axis=1)
+        probs = simplex.softmax(p.utilities, axis=self.axis, temperature=1.0, dtype=be.wide(self.logits.dtype))
+        return self.sample(noise), ((probs * states, states, None),)
+
 
 def _check_mask(be: Backend, where: Array, shape: tuple[int, ...]) -> None:
     try:

@@ -9,6 +9,7 @@ from backdraw.estimators.exact import exact as exact
 from backdraw.estimators.gumbel_softmax import gumbel_softmax as gumbel_softmax
 from backdraw.estimators.indecater import indecater as indecater
 from backdraw.estimators.intermediate_loss import intermediate_loss as intermediate_loss
+from backdraw.estimators.measure_valued import measure_valued as measure_valued
 from backdraw.estimators.muprop import muprop as muprop
 from backdraw.estimators.registry import ESTIMATORS as ESTIMATORS
 from backdraw.estimators.registry import Entry as Entry
