@@ -20,7 +20,7 @@ NEEDS = {
     "mean": "its mean is not known in closed form; take an estimator that relaxes, such as backdraw.gumbel_softmax",
     "project": "it has no projection onto its mean parameters; take backdraw.straight_through",
     "transport": "it has no differentiable path from noise to draw",
-    "antithetic": "only bits come in antithetic pairs; take backdraw.rloo",
+    "antithetic": "it has no bits, which come in antithetic pairs; take backdraw.rloo",
     "swaps": "it has no categories to swap; take backdraw.disarm for bits, or backdraw.rloo",
     "derivative_measures": "its derivative is not known as a difference of measures; take backdraw.reinforce",
 }
