@@ -18,6 +18,9 @@ from backdraw.distributions import kl as kl
 from backdraw.errors import BackdrawError as BackdrawError
 from backdraw.errors import BackendError as BackendError
 from backdraw.errors import GradientError as GradientError
+from backdraw.estimators import arm as arm
+from backdraw.estimators import arsm as arsm
+from backdraw.estimators import disarm as disarm
 from backdraw.estimators import draw as draw
 from backdraw.estimators import exact as exact
 from backdraw.estimators import gapped_straight_through as gapped_straight_through
@@ -26,7 +29,9 @@ from backdraw.estimators import gumbel_rao as gumbel_rao
 from backdraw.estimators import gumbel_softmax as gumbel_softmax
 from backdraw.estimators import hard_concrete as hard_concrete
 from backdraw.estimators import hard_concrete_nonzero as hard_concrete_nonzero
+from backdraw.estimators import indecater as indecater
 from backdraw.estimators import intermediate_loss as intermediate_loss
+from backdraw.estimators import measure_valued as measure_valued
 from backdraw.estimators import muprop as muprop
 from backdraw.estimators import pathwise as pathwise
 from backdraw.estimators import rebar as rebar

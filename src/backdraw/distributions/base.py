@@ -25,6 +25,9 @@ NEEDS = {
     "gapped": "its utilities cannot be moved so that a draw is their argmax; take backdraw.straight_through",
     "project": "it has no projection onto its mean parameters; take backdraw.straight_through",
     "transport": "it has no differentiable path from noise to draw",
+    "antithetic": "it has no bits, which come in antithetic pairs; take backdraw.rloo",
+    "swaps": "it has no categories to swap; take backdraw.disarm for bits, or backdraw.rloo",
+    "derivative_measures": "its derivative is not known as a difference of measures; take backdraw.reinforce",
 }
 
 

@@ -151,6 +151,22 @@ class Bernoulli(Distribution):
         """``body(p, *arrays, **static)``, where p are blocks of these bits."""
         return self.backend.rowwise(_of_rows, self.logits, *arrays, of_rows=body, **static)
 
+    def antithetic(self, noise: Array) -> tuple[Array, Array]:
+        """Two exact draws of one uniform each: at its reflection ``1 - noise``, and as `sample` does."""
+        with self.backend.double():
+            return self.sample(1.0 - noise), self.sample(noise)
+
+    def measure_noise(self, rng: Any, shape: tuple[int, ...] = ()) -> Array:
+        """Noise for `derivative_measures`: that of `sample`."""
+        return self.draw_noise(rng, shape)
+
+    def derivative_measures(self, noise: Array) -> tuple[Array, Any]:
+        """Draws, and the parts at 1 and 0 of the derivative: the draw and the other bit, with the sign of their order."""
+        be, x = self.backend, self.sample(noise)
+        u = _wide(be, be.stop_gradient(self.logits))
+        c = be.sigmoid(u) * be.sigmoid(-u) * (1.0 - 2.0 * x)
+        return x, ((c[None, ...], 1.0 - x[None, ...], None),)
+
 
 def _of_rows(be: Backend, logits: Array, *arrays: Array, of_rows: Callable[..., Array], **static: Any) -> Array:  # noqa: ARG001
     return of_rows(Bernoulli.rebuild((logits,), ()), *arrays, **static)

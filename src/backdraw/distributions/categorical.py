@@ -202,6 +202,38 @@ class Categorical(Distribution):
         rows = [simplex.last(be, x, self.axis) if x.ndim else x for x in (self.utilities, *arrays)]
         return simplex.unlast(be, be.rowwise(_of_rows, *rows, of_rows=body, **static), self.axis)
 
+    def swap_noise(self, rng: Any, shape: tuple[int, ...] = ()) -> Array:
+        """Gumbel noise for `swaps`."""
+        return random.noise(self.backend, "gumbel", rng, (*shape, *self.logits.shape), self.logits)
+
+    def swaps(self, noise: Array, pairs: list[tuple[int, int]]) -> tuple[Array, Array]:
+        """Exact draws with the noise of two categories exchanged, for each of the `pairs`, which are in front.
+
+        Also the noise as a point of the simplex, uniformly distributed, with the categories in front.
+        """
+        be = self.backend
+        xp, device = be.xp, be.device(noise)
+        logits = simplex.last(be, be.stop_gradient(self.utilities), self.axis)
+        noise = simplex.last(be, noise, self.axis)
+        places = xp.arange(noise.shape[-1], device=device)
+        first, second = (xp.asarray([[pair[i]] for pair in pairs], dtype=places.dtype, device=device) for i in (0, 1))
+        index = xp.where(places == first, second, xp.where(places == second, first, places))
+        swapped = xp.reshape(xp.take(noise, xp.reshape(index, (-1,)), axis=-1), (*noise.shape[:-1], *index.shape))
+        x = be.hardmax(logits + xp.moveaxis(swapped, -2, 0))
+        # Gumbel noise is -log of exponentials, and these over their sum are uniform on the simplex.
+        return be.cast(simplex.unlast(be, x, self.axis), self.logits.dtype), xp.moveaxis(be.softmax(-noise), -1, 0)
+
+    def measure_noise(self, rng: Any, shape: tuple[int, ...] = ()) -> Array:
+        """Noise for `derivative_measures`: that of `sample`."""
+        return self.draw_noise(rng, shape)
+
+    def derivative_measures(self, noise: Array) -> tuple[Array, Any]:
+        """Draws, and the parts of the derivative in each logit: its category, and the draw."""
+        be, p = self.backend, self.stopped()
+        states = be.xp.expand_dims(p.support()[0], axis=1)
+        probs = simplex.softmax(p.utilities, axis=self.axis, temperature=1.0, dtype=be.wide(self.logits.dtype))
+        return self.sample(noise), ((probs * states, states, None),)
+
 
 def _of_rows(be: Backend, logits: Array, *arrays: Array, of_rows: Callable[..., Array], **static: Any) -> Array:  # noqa: ARG001
     return of_rows(Categorical.rebuild((logits, None), (-1,)), *arrays, **static)

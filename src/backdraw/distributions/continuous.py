@@ -129,6 +129,10 @@ class Continuous(Distribution):
         """Differential entropy in nats, of the batch shape."""
         return self.formulas.entropy(*self.params)
 
+    def over_event(self, x: Array) -> Array:
+        """Give an array of the batch shape, or with samples in front, the axes of one value, of size 1."""
+        return x[(..., *(None,) * self.events[0])]
+
 
 class FixedSupport(Continuous):
     """A continuous family whose support does not depend on its parameters, so that its score has mean zero."""

@@ -1,8 +1,9 @@
 """The exponential distribution."""
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
+from backdraw import random
 from backdraw.backend import Array
 from backdraw.distributions.continuous import FixedSupport, Formulas, divergence
 from backdraw.distributions.elementwise import elementwise
@@ -56,6 +57,16 @@ class Exponential(FixedSupport):
     def kl(self, other: "Exponential") -> Array:
         """KL(self || other) in nats, of the batch shape."""
         return divergence(_exponential_kl, self, other)
+
+    def measure_noise(self, rng: Any, shape: tuple[int, ...] = ()) -> Array:
+        """Noise for `derivative_measures`: two exponentials a draw, the first of them that of `sample`."""
+        return random.noise(self.backend, "exponential", rng, (2, *shape, *self.rate.shape), self.rate)
+
+    def derivative_measures(self, noise: Array) -> tuple[Array, Any]:
+        """Draws, and the parts of the derivative in rate: the draw, and its sum with another draw."""
+        be = self.backend
+        c = 1.0 / be.cast(be.stop_gradient(self.rate), be.wide(self.rate.dtype))[None, None, ...]
+        return self.sample(noise[0, ...]), ((c, None, self.sample(noise[0, ...] + noise[1, ...])[None, ...]),)
 
 
 _exponential_kl = elementwise(

@@ -2,8 +2,9 @@
 
 import math
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
+from backdraw import random
 from backdraw.backend import Array, Backend
 from backdraw.distributions.continuous import FixedSupport, Formulas, divergence
 from backdraw.distributions.elementwise import elementwise
@@ -53,6 +54,22 @@ class Normal(LocationScale):
     def kl(self, other: "Normal") -> Array:
         """KL(self || other) in nats, of the batch shape."""
         return divergence(_normal_kl, self, other)
+
+    def measure_noise(self, rng: Any, shape: tuple[int, ...] = ()) -> Array:
+        """Noise for `derivative_measures`: three normals a draw, the first of them that of `sample`."""
+        return random.noise(self.backend, "normal", rng, (3, *shape, *self.loc.shape), self.loc)
+
+    def derivative_measures(self, noise: Array) -> tuple[Array, Any]:
+        """Draws, and the parts of the derivatives: in loc a Weibull to its two sides, in scale a Maxwell and the draw."""
+        be = self.backend
+        z, squares = noise[0, ...], noise[1, ...] ** 2 + noise[2, ...] ** 2
+        # A coordinate of a point in space is its distance from the origin, which is Maxwell, times a uniform.
+        weibull = be.xp.sqrt(squares)
+        distance = be.xp.sqrt(z * z + squares)
+        maxwell = be.xp.where(z < 0, -distance, distance)
+        up, down, far = (self.sample(y)[None, ...] for y in (weibull, -weibull, maxwell))
+        c = 1.0 / be.cast(be.stop_gradient(self.scale), be.wide(self.scale.dtype))[None, None, ...]
+        return self.sample(z), ((c / math.sqrt(2.0 * math.pi), up, down), (c, far, None))
 
 
 def normal_kl(be: Backend, m: Array, s: Array, n: Array, t: Array) -> Array:

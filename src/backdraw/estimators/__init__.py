@@ -1,5 +1,8 @@
 """Estimators: how the gradient comes back."""
 
+from backdraw.estimators.antithetic import arm as arm
+from backdraw.estimators.antithetic import disarm as disarm
+from backdraw.estimators.arsm import arsm as arsm
 from backdraw.estimators.control_variate import rebar as rebar
 from backdraw.estimators.control_variate import relax as relax
 from backdraw.estimators.control_variate import variance_loss as variance_loss
@@ -11,7 +14,9 @@ from backdraw.estimators.gumbel_rao import gumbel_rao as gumbel_rao
 from backdraw.estimators.gumbel_softmax import gumbel_softmax as gumbel_softmax
 from backdraw.estimators.hard_concrete import hard_concrete as hard_concrete
 from backdraw.estimators.hard_concrete import hard_concrete_nonzero as hard_concrete_nonzero
+from backdraw.estimators.indecater import indecater as indecater
 from backdraw.estimators.intermediate_loss import intermediate_loss as intermediate_loss
+from backdraw.estimators.measure_valued import measure_valued as measure_valued
 from backdraw.estimators.muprop import muprop as muprop
 from backdraw.estimators.pathwise import pathwise as pathwise
 from backdraw.estimators.registry import ESTIMATORS as ESTIMATORS

@@ -12,7 +12,7 @@ from backdraw.estimators.registry import ESTIMATORS
 def as_distribution(dist: Any, estimator: str, *needs: str) -> Any:
     """Return a distribution that offers what the estimator needs; an array means Categorical of it."""
     if not isinstance(dist, Distribution):
-        return Categorical(dist)
+        dist = Categorical(dist)
     require(dist, estimator, *needs)
     if not dist.discrete and ESTIMATORS[estimator].domain == "discrete":
         raise InvalidTypeError(
