@@ -18,6 +18,8 @@ from backdraw.estimators import reinforce as reinforce
 from backdraw.estimators import rloo as rloo
 from backdraw.estimators import select as select
 from backdraw.estimators import straight_through as straight_through
+from backdraw.estimators import sum_and_sample as sum_and_sample
+from backdraw.estimators import unordered_set as unordered_set
 from backdraw.estimators import vimco as vimco
 from backdraw.gradient import stop_gradient as stop_gradient
 from backdraw.gradient import value_and_grad as value_and_grad

@@ -1,0 +1,48 @@
+"""Leave-one-out ratios of a set drawn without replacement (Kool et al., arXiv 2002.06043), as exact sums."""
+
+from itertools import combinations
+
+from backdraw.backend import Array, Backend
+
+
+def ratios(be: Backend, logp: Array, log_outside: Array) -> tuple[Array, Array]:
+    r"""Return ``log(p(s) R(S, s))`` and, in row s and column s', ``log(p(s') R^{D \ s}(S, s'))``.
+
+    `logp` has the set on its last axis; `log_outside` is that of the mass outside the set, with an axis of size 1.
+    """
+    xp, k = be.xp, logp.shape[-1]
+    none, one, two = log_completions(be, logp, log_outside)[:3]
+    pairs = [sum(1 << i for i in pair) for pair in combinations(range(k), 2)]
+    table = [[s if s == t else k + pairs.index(1 << s | 1 << t) for t in range(k)] for s in range(k)]
+    both = _take(be, xp.concat([one, two], axis=-1), table)
+    return logp + one - none, xp.expand_dims(logp, axis=-2) + both - xp.expand_dims(one, axis=-1)
+
+
+def log_completions(be: Backend, logp: Array, log_outside: Array) -> list[Array]:
+    r"""Return log G(A) for the subsets A of the set: a list by their size, each in the order of `combinations`.
+
+    G(A) is the probability that draws without replacement from all but A are first the rest of the set S, and by the
+    first of these draws :math:`G(A) = \sum_{t \in S \setminus A} p(t) / (1 - p(A)) G(A + t)` with G(S) = 1. Where
+    nothing is left to be drawn but what has no probability, G is 1.
+    """
+    xp, k = be.xp, logp.shape[-1]
+    layers = [xp.zeros_like(log_outside)]
+    larger = {(1 << k) - 1: 0}
+    for size in range(k - 1, -1, -1):
+        masks = [sum(1 << i for i in a) for a in combinations(range(k), size)]
+        left = [[t for t in range(k) if not mask >> t & 1] for mask in masks]
+        first = _take(be, logp, left)
+        then = _take(be, layers[0], [[larger[mask | 1 << t] for t in ts] for mask, ts in zip(masks, left, strict=True)])
+        outside = xp.broadcast_to(xp.expand_dims(log_outside, axis=-1), (*first.shape[:-1], 1))
+        total = be.logsumexp(xp.concat([first, outside], axis=-1))[..., 0]  # 1 - p(A), of positive terms
+        over = total == -xp.inf
+        ways = be.logsumexp(first + then)[..., 0]
+        layers = [xp.where(over, 0.0, ways - xp.where(over, 0.0, total)), *layers]
+        larger = {mask: i for i, mask in enumerate(masks)}
+    return layers
+
+
+def _take(be: Backend, x: Array, places: list[list[int]]) -> Array:
+    """Return the entries of the last axis at these places, in place of it two axes."""
+    flat = be.xp.asarray([i for row in places for i in row], device=be.device(x))
+    return be.xp.reshape(be.xp.take(x, flat, axis=-1), (*x.shape[:-1], len(places), len(places[0])))
