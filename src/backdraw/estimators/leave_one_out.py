@@ -26,19 +26,22 @@ def log_completions(be: Backend, logp: Array, log_outside: Array) -> list[Array]
     nothing is left to be drawn but what has no probability, G is 1.
     """
     xp, k = be.xp, logp.shape[-1]
-    layers = [xp.zeros_like(log_outside)]
-    larger = {(1 << k) - 1: 0}
+    every = xp.concat([logp, log_outside], axis=-1)  # at place k what completes no set
+    certain = xp.zeros_like(log_outside)
+    never = certain - xp.inf
+    layers = [certain]
+    places = {(1 << k) - 1: 0}  # of the subsets, as bits, in the last layer
     for size in range(k - 1, -1, -1):
-        masks = [sum(1 << i for i in a) for a in combinations(range(k), size)]
-        left = [[t for t in range(k) if not mask >> t & 1] for mask in masks]
-        first = _take(be, logp, left)
-        then = _take(be, layers[0], [[larger[mask | 1 << t] for t in ts] for mask, ts in zip(masks, left, strict=True)])
-        outside = xp.broadcast_to(xp.expand_dims(log_outside, axis=-1), (*first.shape[:-1], 1))
-        total = be.logsumexp(xp.concat([first, outside], axis=-1))[..., 0]  # 1 - p(A), of positive terms
+        subsets = [sum(1 << i for i in a) for a in combinations(range(k), size)]
+        left = [[t for t in range(k) if not a >> t & 1] for a in subsets]
+        larger = [[places[a | 1 << t] for t in ts] for a, ts in zip(subsets, left, strict=True)]
+        first = _take(be, every, [[*ts, k] for ts in left])
+        then = _take(be, xp.concat([layers[0], never], axis=-1), [[*ps, len(places)] for ps in larger])
+        both = be.logsumexp(xp.stack([first, first + then]))[..., 0]
+        total, ways = both[0, ...], both[1, ...]  # total: 1 - p(A), summed of its parts
         over = total == -xp.inf
-        ways = be.logsumexp(first + then)[..., 0]
         layers = [xp.where(over, 0.0, ways - xp.where(over, 0.0, total)), *layers]
-        larger = {mask: i for i, mask in enumerate(masks)}
+        places = {a: i for i, a in enumerate(subsets)}
     return layers
 
 

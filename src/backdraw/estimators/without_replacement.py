@@ -64,9 +64,9 @@ def unordered_set(f: Function, dist: Distribution | Array, *, samples: int = 2, 
     -----
     Both are unbiased, and exact where S has all values of positive probability. The weights of the values sum to one and
     those of the scores to zero: a constant added to f leaves the gradient as it is. The ratios are exact sums over the
-    subsets of S. Time and memory are those of all joint values, which are weighed, and of 2**samples subsets. f is called
-    twice: with one value, to see which axes it keeps as batch axes, and with `samples`. If fewer have positive
-    probability, f is shown others too; they add nothing, whatever f makes of them.
+    subsets of S. Each draw takes a pass over all joint values, and all together over 2**samples subsets. f is called twice:
+    with one value, to see which axes it keeps as batch axes, and with `samples`. If fewer have positive probability, f is
+    shown others too, or the same again; they add nothing, whatever f makes of them.
 
     References
     ----------
@@ -93,10 +93,10 @@ def unordered_set(f: Function, dist: Distribution | Array, *, samples: int = 2, 
     be = p.backend
     xp = be.xp
     noise = random.noise(be, "gumbel", rng, tuple(logp.shape), logp)
-    index = be.top_k(be.add_to(noise, logp), k)[1]
+    index, log_drawn, rest = _largest(be, be.add_to(noise, logp), logp, k)
     x = _chosen(p, n, support, index)
     values = evaluate(f, x, p)
-    log_weights, log_others = ratios(be, xp.take_along_axis(logp, index, axis=-1), be.logsumexp(_rest(be, logp, index)))
+    log_weights, log_others = ratios(be, log_drawn, be.logsumexp(rest))
     weights = xp.exp(log_weights)
     plain = _weighed(be, values, weights)
     baselines = xp.sum(xp.exp(log_others) * xp.expand_dims(plain, axis=-2), axis=-1)
@@ -161,8 +161,7 @@ def sum_and_sample(f: Function, dist: Distribution | Array, *, samples: int = 2,
     support, logp = _joint(p, n, k)
     be = p.backend
     xp = be.xp
-    log_summed, summed = be.top_k(logp, k - 1)
-    rest = _rest(be, logp, summed)
+    summed, log_summed, rest = _largest(be, logp, logp, k - 1)
     drawn = xp.argmax(draw(Categorical(rest), 1, rng)[0, ...], axis=-1, keepdims=True)
     x = _chosen(p, n, support, xp.concat([summed, xp.astype(drawn, summed.dtype)], axis=-1))
     values = evaluate(f, x, p)
@@ -213,11 +212,21 @@ def _chosen(p: Any, n: int, values: Array, index: Array) -> Array:
     return be.cast(x, p.params[0].dtype)
 
 
-def _rest(be: Backend, logp: Array, index: Array) -> Array:
-    """Return the log-probabilities with -inf in the places of `index`."""
-    xp = be.xp
-    places = xp.arange(logp.shape[-1], dtype=index.dtype, device=be.device(index))
-    return xp.where(xp.any(xp.expand_dims(index, axis=-1) == places, axis=-2), -xp.inf, logp)
+def _largest(be: Backend, utilities: Array, logp: Array, k: int) -> tuple[Array, Array, Array]:
+    """Return the numbers of the k largest utilities, their log-probabilities, and all others, -inf in their places.
+
+    Of equals the first comes first, on every backend. Where no utility is left but -inf, a number comes again, and its
+    log-probability is then -inf.
+    """
+    xp, places, found = be.xp, None, []
+    for _ in range(k):
+        index = xp.argmax(utilities, axis=-1, keepdims=True)
+        if places is None:
+            places = xp.arange(logp.shape[-1], dtype=index.dtype, device=be.device(index))
+        found.append((index, xp.take_along_axis(logp, index, axis=-1)))
+        utilities, logp = (xp.where(index == places, -xp.inf, u) for u in (utilities, logp))
+    numbers, log_probs = (xp.concat(list(each), axis=-1) for each in zip(*found, strict=True))
+    return numbers, log_probs, logp
 
 
 def _first(be: Backend, x: Array) -> Array:
