@@ -147,16 +147,16 @@ def test_all_values_are_exact(lib: Library, estimator: Any, kind: str, event: tu
 @BOTH
 @pytest.mark.parametrize("spoil", [np.nan, np.inf])
 def test_what_has_no_probability_adds_nothing(lib: Library, estimator: Any, spoil: float) -> None:
-    logits = np.asarray([[0.3, -np.inf, 1.0, -np.inf, -0.4], [-np.inf] * 5, [0.0, -np.inf, -np.inf, -np.inf, -np.inf]])
+    logits = np.asarray([[-np.inf, 0.3, 1.0, -np.inf, -0.4], [-np.inf] * 5, [-np.inf, 0.0, -np.inf, -np.inf, -np.inf]])
     mask = lib.asarray(np.asarray([True, True, True, True, False]))
-    w = lib.asarray(np.asarray([2.0, spoil, 5.0, spoil, spoil]))
+    w = lib.asarray(np.asarray([spoil, 2.0, 5.0, spoil, spoil]))
     f = lambda x: lib.xp.sum(lib.xp.where(x > 0, w, 0.0), axis=-1)  # noqa: E731
     masked = lambda l: backdraw.Categorical(l, where=mask)  # noqa: E731
     value, grad = run(estimator, lib, f, lib.asarray(logits), masked, samples=4, rng=KEY)
-    p = softmax(logits[:, [0, 2]])
+    p = softmax(logits[:, [1, 2]])
     lib.check(value, p @ np.asarray([2.0, 5.0]), rtol=1e-12)
-    lib.check(grad, np.prod(p, -1)[:, None] * np.asarray([-3.0, 0.0, 3.0, 0.0, 0.0]), rtol=1e-12, atol=1e-15)
-    assert np.all(lib.to_numpy(grad)[:, [1, 3, 4]] == 0.0)
+    lib.check(grad, np.prod(p, -1)[:, None] * np.asarray([0.0, -3.0, 3.0, 0.0, 0.0]), rtol=1e-12, atol=1e-15)
+    assert np.all(lib.to_numpy(grad)[:, [0, 3, 4]] == 0.0)
 
 
 @BOTH

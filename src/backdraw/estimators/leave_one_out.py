@@ -1,4 +1,13 @@
-"""Leave-one-out ratios of a set drawn without replacement (Kool et al., arXiv 2002.06043), as exact sums."""
+r"""Leave-one-out ratios of a set S drawn without replacement (Kool et al., arXiv 2002.06043), as exact sums.
+
+They are ratios of G(A), A a subset of S: the probability that draws without replacement from all values but A are first
+the rest of S. Seen from the first of these draws,
+
+.. math:: G(A) = \sum_{t \in S \setminus A} \frac{p(t)}{1 - p(A)} G(A + t), \qquad G(S) = 1,
+
+a sum of positive terms. Where nothing is left to be drawn but what has no probability, G is 1. `logp` is that of the
+values of S, on the last axis, and `log_outside` that of all others together, with a last axis of size 1.
+"""
 
 from itertools import combinations
 
@@ -6,10 +15,7 @@ from backdraw.backend import Array, Backend
 
 
 def ratios(be: Backend, logp: Array, log_outside: Array) -> tuple[Array, Array]:
-    r"""Return ``log(p(s) R(S, s))`` and, in row s and column s', ``log(p(s') R^{D \ s}(S, s'))``.
-
-    `logp` has the set on its last axis; `log_outside` is that of the mass outside the set, with an axis of size 1.
-    """
+    r"""Return ``log(p(s) R(S, s))`` and, in row s and column s', ``log(p(s') R^{D \ s}(S, s'))``."""
     xp, k = be.xp, logp.shape[-1]
     none, one, two = log_completions(be, logp, log_outside)[:3]
     pairs = [sum(1 << i for i in pair) for pair in combinations(range(k), 2)]
@@ -19,12 +25,7 @@ def ratios(be: Backend, logp: Array, log_outside: Array) -> tuple[Array, Array]:
 
 
 def log_completions(be: Backend, logp: Array, log_outside: Array) -> list[Array]:
-    r"""Return log G(A) for the subsets A of the set: a list by their size, each in the order of `combinations`.
-
-    G(A) is the probability that draws without replacement from all but A are first the rest of the set S, and by the
-    first of these draws :math:`G(A) = \sum_{t \in S \setminus A} p(t) / (1 - p(A)) G(A + t)` with G(S) = 1. Where
-    nothing is left to be drawn but what has no probability, G is 1.
-    """
+    """Return log G(A) for all subsets A: a list by their size, each in the order of `combinations`."""
     xp, k = be.xp, logp.shape[-1]
     every = xp.concat([logp, log_outside], axis=-1)  # at place k what completes no set
     certain = xp.zeros_like(log_outside)
