@@ -94,8 +94,7 @@ def test_exactly_unbiased(monkeypatch: pytest.MonkeyPatch, every: Any, problem: 
     chances, noise = every(p[order_of_states(problem)], k)
     assert abs(chances.sum() - 1.0) < 1e-12
     monkeypatch.setattr(backdraw.random, "noise", noise)
-    rows = len(chances)
-    logits, w = (np.broadcast_to(a, (rows, *a.shape)) for a in (problem.logits, problem.weights))
+    logits, w = (np.broadcast_to(a, (len(chances), *a.shape)) for a in (problem.logits, problem.weights))
 
     def expected_score(f: np.ndarray) -> np.ndarray:
         mean = sigmoid(problem.logits) if problem.make is backdraw.Bernoulli else softmax(problem.logits)
@@ -103,12 +102,12 @@ def test_exactly_unbiased(monkeypatch: pytest.MonkeyPatch, every: Any, problem: 
 
     value, pullback = backdraw.vjp(lambda l: estimator(problem.f, problem.make(l), samples=k), logits)
     assert abs(chances @ value - p @ problem.f(x)) < 1e-10
-    grad = np.tensordot(chances, pullback(np.ones(rows))[0], 1)
+    grad = np.tensordot(chances, pullback(np.ones_like(value))[0], 1)
     np.testing.assert_allclose(grad, expected_score(problem.f(x)), rtol=0, atol=1e-10)
     assert np.std(value) > 1e-3  # the sets differ
 
     _, pullback = backdraw.vjp(lambda l, w: estimator(problem.smooth(w), problem.make(l), samples=k), logits, w)
-    to_logits, to_w = (np.tensordot(chances, g, 1) for g in pullback(np.ones(rows)))
+    to_logits, to_w = (np.tensordot(chances, g, 1) for g in pullback(np.ones_like(value)))
     values, back = backdraw.vjp(lambda w: problem.smooth(w)(x), np.broadcast_to(problem.weights, x.shape))
     np.testing.assert_allclose(to_logits, expected_score(values), rtol=0, atol=1e-10)
     np.testing.assert_allclose(to_w, back(p)[0].sum(0), rtol=0, atol=1e-10)
@@ -205,8 +204,9 @@ def test_half_precision_is_computed_in_float32(framework: Library, estimator: An
     value, grad = run(estimator, framework, f, x, samples=6, rng=KEY)
     p = softmax(framework.to_numpy(x).astype(np.float64))
     framework.check(value, p[:, ::2].sum(-1), dtype="float32", rtol=1e-5)
-    expected = p * (np.asarray([1.0, 0.0] * 3) - p[:, ::2].sum(-1, keepdims=True))
-    framework.check(grad, expected, dtype=dtype, rtol=0, atol=2 * eps(dtype))
+    framework.check(
+        grad, p * (np.asarray([1.0, 0.0] * 3) - p[:, ::2].sum(-1, keepdims=True)), dtype=dtype, rtol=0, atol=2 * eps(dtype)
+    )
 
 
 # -------------------------------------------------------------------------------------------------- draws and calls

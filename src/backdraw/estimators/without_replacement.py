@@ -31,8 +31,11 @@ def unordered_set(f: Function, dist: Distribution | Array, *, samples: int = 2, 
         \nabla E[f(x)] &\approx \sum_{s \in S} p(s) R(S, s) \Bigl[\Bigl(f(s) - \sum_{s' \in S} p(s') R^{D \setminus s}(S, s')
         f(s')\Bigr) \nabla \log p(s) + \nabla f(s)\Bigr]
 
-    where :math:`R^C(S, s) = p^{C \setminus s}(S \setminus s) / p^C(S \cap C)`, :math:`p^C(A)` being the probability that
-    draws without replacement from the domain C are the set A first, and :math:`R^{D \setminus s}(S, s) = 1`.
+    where :math:`p^C(A)` is the probability that draws without replacement from the domain C are the set A first, and
+
+    .. math::
+        R(S, s) = \frac{p^{D \setminus s}(S \setminus s)}{p^D(S)}, \qquad
+        R^{D \setminus s}(S, s') = \frac{p^{D \setminus \{s, s'\}}(S \setminus \{s, s'\})}{p^{D \setminus s}(S \setminus s)}.
 
     Parameters
     ----------
