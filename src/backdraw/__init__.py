@@ -42,6 +42,8 @@ from backdraw.estimators import reparameterize as reparameterize
 from backdraw.estimators import rloo as rloo
 from backdraw.estimators import select as select
 from backdraw.estimators import straight_through as straight_through
+from backdraw.estimators import sum_and_sample as sum_and_sample
+from backdraw.estimators import unordered_set as unordered_set
 from backdraw.estimators import variance_loss as variance_loss
 from backdraw.estimators import vimco as vimco
 from backdraw.gradient import stop_gradient as stop_gradient

@@ -29,3 +29,5 @@ from backdraw.estimators.score_function import rloo as rloo
 from backdraw.estimators.straight_through import select as select
 from backdraw.estimators.straight_through import straight_through as straight_through
 from backdraw.estimators.vimco import vimco as vimco
+from backdraw.estimators.without_replacement import sum_and_sample as sum_and_sample
+from backdraw.estimators.without_replacement import unordered_set as unordered_set
