@@ -17,10 +17,11 @@ CLASSES = [
     "Primitive", "Uniform",
 ]  # fmt: skip
 FUNCTIONS = [
-    "draw", "exact", "fold_in", "gapped_straight_through", "gumbel_max", "gumbel_rao", "gumbel_softmax",
-    "hard_concrete", "hard_concrete_nonzero", "intermediate_loss", "key", "kl", "muprop", "pathwise", "primitive",
-    "rebar", "reinforce", "reinmax", "relax", "reparameterize", "rloo", "select", "split", "stop_gradient",
-    "straight_through", "value_and_grad", "variance_loss", "vimco", "vjp",
+    "arm", "arsm", "disarm", "draw", "exact", "fold_in", "gapped_straight_through", "gumbel_max", "gumbel_rao",
+    "gumbel_softmax", "hard_concrete", "hard_concrete_nonzero", "indecater", "intermediate_loss", "key", "kl",
+    "measure_valued", "muprop", "pathwise", "primitive", "rebar", "reinforce", "reinmax", "relax", "reparameterize",
+    "rloo", "select", "split", "stop_gradient", "straight_through", "sum_and_sample", "unordered_set",
+    "value_and_grad", "variance_loss", "vimco", "vjp",
 ]  # fmt: skip
 MODULES = ["backend", "distributions", "errors", "estimators", "gradient", "random", "schedules", "threefry"]
 
