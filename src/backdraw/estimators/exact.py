@@ -31,8 +31,8 @@ def exact(f: Function, dist: Distribution | Array) -> Array:
     Returns
     -------
     array, shape ``batch``
-        The expectation, exact but for rounding, in the wider dtype of f's values and the probabilities. It is
-        differentiable in the distribution's parameters and in all that f closes over, as often as f is.
+        The expectation, exact but for rounding, in the dtype of f's values. It is differentiable in the distribution's
+        parameters and in all that f closes over, as often as f is.
 
     Raises
     ------
@@ -116,7 +116,7 @@ def expect(be: Backend, logp: Array, values: Array) -> Array:
 def _expect_fwd(be: Backend, logp: Array, values: Array) -> tuple[Array, Residuals]:
     p = be.xp.exp(logp)
     parts = p * be.xp.where(p > 0, values, 0.0)
-    return be.xp.sum(parts, axis=0), (p, parts, logp, values)
+    return be.cast(be.xp.sum(parts, axis=0), values.dtype), (p, parts, logp, values)
 
 
 def _expect_vjp(be: Backend, residuals: Residuals, g: Array) -> tuple[Array, Array]:

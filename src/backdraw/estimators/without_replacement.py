@@ -51,7 +51,7 @@ def unordered_set(f: Function, dist: Distribution | Array, *, samples: int = 2, 
     Returns
     -------
     array, shape ``batch``
-        The weighted sum, in the wider dtype of f's values and the probabilities, which are float32 or wider. Its gradient
+        The weighted sum, in the dtype of f's values. Its gradient
         goes to the distribution's parameters and to all that f closes over.
 
     Raises
