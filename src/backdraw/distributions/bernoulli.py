@@ -126,8 +126,8 @@ class Bernoulli(Distribution):
     def gapped(self, x: Array, gap: float) -> Array:
         """Return the logits moved no further than to where x is their argmax by `gap`; no gradient."""
         be = self.backend
-        l = be.stop_gradient(self.logits)
-        return be.xp.where(x > 0, be.at_least(l, gap), -be.at_least(-l, gap))
+        u = be.stop_gradient(self.logits)
+        return be.xp.where(x > 0, be.at_least(u, gap), -be.at_least(-u, gap))
 
     def covariance_product(self, mean: Array, c: Array) -> Array:
         """Covariance of the bits whose mean is given, ``mean * (1 - mean)``, times c."""

@@ -19,10 +19,7 @@ def unlast(be: Backend, x: Array, axis: int) -> Array:
 
 def inverse_cdf(be: Backend, logits: Array, uniform: Array) -> Array:
     """One-hot of the category whose interval of the cumulative sum holds the uniform."""
-    xp, low = be.xp, be.lowest(logits)
-    wide = xp.astype(logits, xp.float64)
-    weights = xp.exp(wide - be.at_least(xp.max(wide, axis=-1, keepdims=True), low))
-    return be.one_hot(be.invert_cdf(weights, uniform), logits.shape[-1], logits.dtype)
+    return be.one_hot(be.invert_cdf(be.weights(logits), uniform), logits.shape[-1], logits.dtype)
 
 
 def normalize(be: Backend, y: Array, x: Array) -> Array:  # noqa: ARG001
@@ -222,12 +219,12 @@ def _conditional_fwd(be: Backend, logits: Array, x: Array, noise: Array, *, axis
     # are -log(E_j / exp(l_j) + E_D / Z): Gumbels cut off there.
     xp = be.xp
     dtype = xp.result_type(be.wide(logits.dtype), noise.dtype)
-    l, g = be.cast(logits, dtype), be.cast(noise, dtype)
-    possible = l > -xp.inf
-    total = unlast(be, be.logsumexp(last(be, l, axis)), axis)
+    a, g = be.cast(logits, dtype), be.cast(noise, dtype)
+    possible = a > -xp.inf
+    total = unlast(be, be.logsumexp(last(be, a, axis)), axis)
     live = total > -xp.inf
     top = xp.where(live, total, 0.0) + xp.sum(xp.where(x > 0, g, 0.0), axis=axis, keepdims=True)
-    own = xp.where(possible, l, 0.0) + g
+    own = xp.where(possible, a, 0.0) + g
     below = xp.maximum(own, xp.clip(top, 0.0, None) + be.lowest(own)) - top  # own - top, without overflow
     u = xp.where(x > 0, top, top + be.log_sigmoid(below))
     return xp.where(possible, u, -xp.inf), (logits, x, below)
