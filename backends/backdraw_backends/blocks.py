@@ -83,6 +83,8 @@ def map_rows(body: Callable[..., Any], arrays: tuple[np.ndarray, ...]) -> np.nda
     n = arrays[0].shape[0]
     threads = allowed_threads() if first.size >= MANY else 1
     size = BLOCK if threads == 1 else min(WIDE, -(-first.size // threads))
+    if threads > 1:  # what takes three arrays has more temporaries, which the allocator then fetches and drops every time
+        size //= max(1, sum(a.size for a in arrays) // first.size - 1)
     step = max(1, size * n // first.size)
     sample = np.asarray(body(*(a[:1] for a in arrays)))  # says what the body returns
     out = np.empty((n, *sample.shape[1:]), sample.dtype)

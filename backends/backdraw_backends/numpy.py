@@ -14,7 +14,7 @@ from backdraw_backends.tape import Tape, active_tapes
 
 _SHORT = 32  # elements of a row
 _MANY = 1 << 12  # elements
-_CHUNKED = 1 << 6  # weights: from here on a draw finds its chunk first
+_CHUNKED = 80  # weights: from here on a draw finds its chunk first
 
 
 class Traced(np.ndarray):
@@ -179,26 +179,32 @@ class NumPyBackend(StandardBackend):
         """NumPy's own."""
         return np.add.accumulate(x, axis=-1)
 
+    def weights(self, x: Array) -> Array:
+        """In place: fresh memory costs more than the exponentials."""
+        top = np.maximum(_reduce_rows(np.maximum, x), self.lowest(x))
+        w = x.astype(np.float64)
+        w -= top
+        return np.exp(w, out=w)
+
     def invert_cdf(self, weights: Array, uniform: Array) -> Array:
         """Sum by chunks, and search one chunk: a running sum costs more than all else in a draw."""
         n = weights.shape[-1]
         if n < _CHUNKED or weights.shape[:-1] != uniform.shape[:-1]:
             edges = np.add.accumulate(weights, axis=-1)
             return np.add.reduce(edges <= uniform * edges[..., -1:], axis=-1, dtype=np.intp)
-        size = 1 << (n.bit_length() + 1) // 2
-        starts = np.arange(0, n, size)
-        edges = np.add.accumulate(np.add.reduceat(weights, starts, axis=-1), axis=-1)
-        total = edges[..., -1:]
-        aim = uniform * total
-        chunk = np.add.reduce(edges <= aim, axis=-1, keepdims=True, dtype=np.intp)
-        before = np.where(chunk > 0, np.take_along_axis(edges, np.maximum(chunk - 1, 0), -1), 0.0)
-        columns = np.minimum(chunk, starts.size - 1) * size + np.arange(size)
-        inside = np.where(columns < n, np.take_along_axis(weights, np.minimum(columns, n - 1), -1), 0.0)
-        inside = np.add.accumulate(inside, axis=-1)
+        flat, rows, size = weights.reshape(-1, n), np.arange(weights.size // n), 1 << n.bit_length() // 2
+        edges = np.add.accumulate(np.add.reduceat(flat, np.arange(0, n, size), axis=-1), axis=-1)
+        total = edges[:, -1]
+        aim = uniform.reshape(-1) * total
+        chunk = np.minimum(np.add.reduce(edges <= aim[:, np.newaxis], axis=-1, dtype=np.intp), edges.shape[-1] - 1)
+        aim -= np.where(chunk > 0, edges[rows, chunk - 1], 0.0)
+        first = chunk * size
+        columns = np.minimum(first[:, np.newaxis] + np.arange(size), n - 1)
+        inside = np.add.accumulate(flat[rows[:, np.newaxis], columns], axis=-1)
         # Sums in another order differ in the last bits: none of them may lead out of the chunk.
-        aim = np.minimum(aim - before, np.nextafter(inside[..., -1:], 0.0))
-        index = columns[..., 0] + np.add.reduce(inside <= aim, axis=-1, dtype=np.intp)
-        return np.where(total[..., 0] == 0.0, n, index)
+        aim = np.minimum(aim, np.nextafter(inside[rows, np.minimum(size, n - first) - 1], 0.0))
+        index = first + np.add.reduce(inside <= aim[:, np.newaxis], axis=-1, dtype=np.intp)
+        return np.where(total == 0.0, n, index).reshape(weights.shape[:-1])
 
     def host(self, f: Callable[..., Any], *arrays: Array, shape: tuple[int, ...], dtype: Any) -> Array:
         """Call ``f``: the arrays are on the host already."""
@@ -235,8 +241,8 @@ def _softmax(be: NumPyBackend, x: np.ndarray, *, temperature: float) -> np.ndarr
 
 
 def _softmax_vjp(be: NumPyBackend, y: np.ndarray, g: np.ndarray, *, temperature: float) -> np.ndarray:  # noqa: ARG001
-    back = y * g
-    np.subtract(g, _reduce_rows(np.add, back), out=back)
+    short = y.shape[-1] < _SHORT // 2 and y.size >= _MANY
+    back = g - (_reduce_rows(np.add, y * g) if short else np.vecdot(y, g)[..., np.newaxis])
     back *= y
     if temperature != 1.0:
         back /= temperature

@@ -24,7 +24,7 @@ from backdraw_backends.torch_function import Apply, ApplyForward, apply_eagerly
 _WORDS = 1 << 13  # elements: from here on NumPy's generators pay for their seeding
 _SHORT = 32  # elements of a row: in rows shorter than this they already do from _WORDS elements on
 _ROWS = 1 << 20  # elements: from here on NumPy's blocks of rows, on torch's memory, beat torch's kernels
-_HOSTED = (torch.float32, torch.float64, torch.bool)  # the dtypes that NumPy has too and computes well in
+_HOSTED = (torch.float32, torch.float64, torch.bool)  # dtypes that NumPy has too, and computes well in
 
 
 class TorchBackend(Backend):

@@ -44,7 +44,7 @@ class Apply(torch.autograd.Function):
         ctx.count = len(arrays)
         ctx.set_materialize_grads(False)
         ctx.mark_non_differentiable(*(y for y in outputs if not y.is_floating_point()))
-        # Without forward mode, or residuals of their own with a derivative, nothing is computed again: keep what is needed.
+        # Without forward mode, or a residual that has a derivative, nothing is computed again: keep what is needed.
         if (
             not any(y.is_floating_point() for y in outputs[1:])
             and not torch.compiler.is_compiling()

@@ -145,12 +145,13 @@ class Backend(ABC):
         """Cumulative sum along the last axis."""
         return self.xp.cumulative_sum(x, axis=-1)
 
-    def invert_cdf(self, weights: Array, uniform: Array) -> Array:
-        """Return which interval of the cumulative sum of `weights` holds `uniform` times their total.
+    def weights(self, x: Array) -> Array:
+        """``exp(x - max(x))`` along the last axis, in float64; a row of -inf alone gives zeros."""
+        wide = self.xp.astype(x, self.xp.float64)
+        return self.xp.exp(wide - self.at_least(self.row_max(wide), self.lowest(x)))
 
-        `uniform`, in (0, 1), has a last axis of size 1, which the result lacks. An empty interval is never hit; where all
-        weights are 0 the result is the number of weights.
-        """
+    def invert_cdf(self, weights: Array, uniform: Array) -> Array:
+        """Return whose interval of the weights' running sum holds the uniform times their total; n where all n are 0."""
         edges = self.cumsum(weights)
         return self.xp.count_nonzero(edges <= uniform * edges[..., -1:], axis=-1)
 

@@ -39,6 +39,13 @@ def test_categories(lib: Library, temperature: float) -> None:
     lib.check(pullback(lib.asarray(G))[0], finite_difference(twin, LOGITS, G), rtol=1e-6, atol=1e-8)
 
 
+def test_half_straight_through_and_half_score() -> None:
+    x, pullback = backdraw.vjp(lambda l: reinmax(l, rng=KEY), LOGITS)
+    away = x - softmax(LOGITS)
+    score = away * (away * G).sum(-1, keepdims=True)
+    np.testing.assert_allclose(pullback(G)[0], (softmax_vjp(softmax(LOGITS), G) + score) / 2, rtol=1e-10, atol=1e-14)
+
+
 @pytest.mark.parametrize("temperature", [0.3, 1.0, 4.0])
 def test_bits(lib: Library, temperature: float) -> None:
     x, pullback = backdraw.vjp(lambda l: reinmax(Bernoulli(l), temperature=temperature, rng=KEY), lib.asarray(LOGITS))

@@ -19,10 +19,7 @@ def unlast(be: Backend, x: Array, axis: int) -> Array:
 
 def inverse_cdf(be: Backend, logits: Array, uniform: Array) -> Array:
     """One-hot of the category whose interval of the cumulative sum holds the uniform."""
-    xp, low = be.xp, be.lowest(logits)
-    wide = xp.astype(logits, xp.float64)
-    weights = xp.exp(wide - be.at_least(be.row_max(wide), low))
-    return be.one_hot(be.invert_cdf(weights, uniform), logits.shape[-1], logits.dtype)
+    return be.one_hot(be.invert_cdf(be.weights(logits), uniform), logits.shape[-1], logits.dtype)
 
 
 def normalize(be: Backend, y: Array, x: Array) -> Array:  # noqa: ARG001

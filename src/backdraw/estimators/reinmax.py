@@ -50,9 +50,12 @@ def reinmax(dist: Distribution | Array, *, temperature: Any = 1.0, rng: Any = No
 
     Notes
     -----
-    At t = 1 the mean gradient is exact for every f of one category or bit that is quadratic in it; for other f, and several
-    draws that f joins, it is biased, less than `straight_through`, which is exact for linear f only. The variance is higher
-    than straight-through's, since the draw itself enters the rule. f must be differentiable; it sees exact draws only.
+    At t = 1 the mean gradient is exact for every f that is quadratic in one category or bit. For other f, and for draws
+    that f joins, it is biased: it takes the trapezoidal rule for the difference of f between two values. For one bit and
+    :math:`f = |x - 0.45|^p` its mean is 0.50 (p = 1.5) and 1.99 (p = 3) of the exact gradient whatever the logit, where
+    `straight_through` ranges from -4.1 to 6.6 for logits from -1 to 1. At t = 1 the rule is also the half sum of
+    straight-through's gradient and of the score :math:`D - m` times :math:`\langle D - m, c \rangle`, the f linearised at
+    D: hence a higher variance than straight-through's. f must be differentiable; it sees exact draws only.
 
     References
     ----------
@@ -98,7 +101,7 @@ class ReinMax(Primitive):
     name = "reinmax"
 
     def forward(self, be: Backend, x: Array, *arrays: Array, **static: Any) -> tuple[Array, Any]:  # noqa: ARG002
-        """Return the draw as it is, and keep its ones."""
+        """Return the draw as it is, and keep its ones, which take a quarter of the memory."""
         return x, (be.rowwise(_ones, x), *arrays)
 
     def backward(  # type: ignore[override]  # the static arguments by name
