@@ -26,5 +26,6 @@ def test_begins_with_what_a_newcomer_needs() -> None:
         assert needed in head
 
 
-def test_table_of_estimators_is_the_registry() -> None:
-    assert table() in README.read_text(encoding="utf-8")
+@pytest.mark.parametrize("kind", ["draw", "expectation"])
+def test_tables_of_estimators_are_the_registry(kind: str) -> None:
+    assert table(kind) in README.read_text(encoding="utf-8")

@@ -106,11 +106,13 @@ def estimator(name: str) -> Entry:
     return ESTIMATORS[name]
 
 
-def table() -> str:
-    """Return what is stated of every estimator as a table in Markdown."""
+def table(kind: str | None = None) -> str:
+    """Return what is stated of every estimator, or of those of a kind, as a table in Markdown."""
     head = ("estimator", "gradient", "value", "law of the value", "needs f'", "for", "reference")
     rows = [head, tuple("---" for _ in head)]
     for name, e in sorted(ESTIMATORS.items()):
+        if kind not in (None, e.kind):
+            continue
         call = f"`{e.function.__name__}({', '.join(f'{k}={v}' for k, v in e.options.items())})`"
         needs = "yes" if e.differentiable_f else "no"
         law = "exact" if e.law else "other"
