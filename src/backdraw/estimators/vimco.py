@@ -49,8 +49,8 @@ def vimco(log_f: Function, dist: Distribution | Array, *, samples: int = 2, rng:
 
     Notes
     -----
-    Unbiased for the gradient of :math:`E[\hat L]`, which itself is a lower bound of log E[f]. log_f is called once, with S
-    samples.
+    Unbiased for the gradient of :math:`E[\hat L]`, which itself is a lower bound of log E[f]. log_f must be finite: the
+    geometric mean of others that are 0 is no baseline. It is called once, with S samples.
 
     References
     ----------
