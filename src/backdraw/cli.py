@@ -22,7 +22,10 @@ if TYPE_CHECKING:
 NEEDS = ("typer", "rich", "matplotlib", "sklearn", "threadpoolctl")
 LINES = 20  # of the table that a training prints, about
 DEFAULT = digits.Config()
-_ESTIMATORS = "; ".join(f"for {name} {', '.join(latents.trainable(name))}" for name in latents.LATENTS)
+_ESTIMATORS = "; ".join(
+    f"{', '.join(name for name in latents.trainable(latent) if latents.latent_for(name) == latent)} ({latent} latents)"
+    for latent in latents.LATENTS
+)
 _DEFAULTS = "gumbel_softmax, or reparameterize for normal"
 
 DIGITS = """Train a variational autoencoder of handwritten digits.
@@ -82,7 +85,13 @@ def application() -> "typer.Typer":
         backend: Annotated[
             str, typer.Option(help="What computes: numpy, torch, jax or cupy. One seed, one curve.")
         ] = DEFAULT.backend,
-        latent: Annotated[str, typer.Option(help=f"What the code is made of: {', '.join(latents.LATENTS)}.")] = DEFAULT.latent,
+        latent: Annotated[
+            str,
+            typer.Option(
+                help=f"What the code is made of: {', '.join(latents.LATENTS)}.",
+                show_default="the first of these that the estimator can train",
+            ),
+        ] = "",
         estimator: Annotated[
             str,
             typer.Option(help=f"How the gradient comes back through the draw: {_ESTIMATORS}.", show_default=_DEFAULTS),
@@ -102,9 +111,11 @@ def _train_digits(*, backend: str, latent: str, estimator: str, epochs: int, see
     from rich.console import Console
 
     _check_name("backend", backend, _backends())
-    _check_name("latent", latent, list(latents.LATENTS))
+    if latent:
+        _check_name("latent", latent, list(latents.LATENTS))
     if estimator:
-        _check_name("estimator", estimator, list(latents.trainable(latent)))
+        kinds = [latent] if latent else list(latents.LATENTS)
+        _check_name("estimator", estimator, sorted({name for kind in kinds for name in latents.trainable(kind)}))
     try:
         config = digits.Config(backend=backend, latent=latent, estimator=estimator, epochs=epochs, seed=seed)
         adapter(backend)

@@ -53,6 +53,7 @@ print(digits.train(config, *digits.load()).epochs[0].losses.tolist())
     np.testing.assert_allclose(ours, losses("numpy", "straight_through", epochs=1), rtol=1e-6 if dtype == "float64" else 1e-3)
 
 
+@pytest.mark.needs("numpy")
 @pytest.mark.parametrize(("latent", "estimator"), [(l, e) for l in LATENTS for e in trainable(l)])
 def test_every_estimator_trains(latent, estimator):
     config = digits.Config(latent=latent, estimator=estimator, epochs=2)
@@ -141,6 +142,11 @@ def test_negative_elbo_of_large_logits_is_finite():
     assert all(np.isfinite(g).all() for g in gradients)
 
 
+def test_an_estimator_finds_its_latents():
+    found = {e: digits.Config(estimator=e).latent for e in ("", "reinmax", "hard_concrete", "reparameterize")}
+    assert list(found.values()) == ["categorical", "categorical", "bernoulli", "normal"]
+
+
 def test_split_of_the_data():
     from sklearn.datasets import load_digits
 
@@ -173,7 +179,7 @@ def test_initial_parameters_are_those_of_torchs_linear_layers():
 @pytest.mark.parametrize(
     ("options", "error", "message"),
     [
-        ({"estimator": "draw"}, ValueError, "estimator: expected one of gumbel_softmax, .*, got 'draw'"),
+        ({"estimator": "draw"}, ValueError, "estimator: expected one of gapped_straight_through, .*, got 'draw'"),
         ({"epochs": 0}, ValueError, "epochs: expected 1 or more, got 0"),
         ({"epochs": 1.0}, TypeError, "epochs: expected an int, got float"),
         ({"width": True}, TypeError, "width: expected an int, got bool"),

@@ -18,7 +18,7 @@ from backdraw import schedules
 from backdraw.backend import Array, Backend, adapter
 from backdraw.errors import InvalidTypeError, InvalidValueError
 from backdraw.study.adam import Adam, Arrays
-from backdraw.study.latents import LATENTS, Latent, trainable
+from backdraw.study.latents import LATENTS, Latent, latent_for, trainable
 from backdraw.study.layers import reshape, two_layers
 
 PIXELS = 64
@@ -33,8 +33,8 @@ class Config:
     ----------
     backend : str
         The framework that computes.
-    latent : {"categorical", "bernoulli", "normal"}
-        What the code is made of.
+    latent : {"categorical", "bernoulli", "normal"}, optional
+        What the code is made of. By default the first of these that the estimator can train.
     estimator : str, optional
         One of those that can train such latents: how the gradient comes back through the draw. By default
         "gumbel_softmax", for normal latents "reparameterize".
@@ -59,7 +59,7 @@ class Config:
     """
 
     backend: str = "numpy"
-    latent: str = "categorical"
+    latent: str = ""
     estimator: str = ""
     epochs: int = 200
     seed: int = 0
@@ -72,6 +72,8 @@ class Config:
     temperature: tuple[float, float] | None = None
 
     def __post_init__(self) -> None:
+        if not self.latent:
+            object.__setattr__(self, "latent", latent_for(self.estimator))
         if self.latent not in LATENTS:
             raise InvalidValueError(f"latent: expected one of {', '.join(LATENTS)}, got {self.latent!r}")
         if not self.estimator:

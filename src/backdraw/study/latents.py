@@ -94,3 +94,8 @@ def trainable(latent: str) -> dict[str, Entry]:
         and e.domain in ("both", kind)
         and all(hasattr(example, need) for need in e.needs)
     }
+
+
+def latent_for(estimator: str) -> str:
+    """Return the first kind of latents that an estimator can train, or the first of all."""
+    return next((name for name in LATENTS if estimator in trainable(name)), next(iter(LATENTS)))
