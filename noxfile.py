@@ -38,7 +38,9 @@ def group(name: str) -> list[str]:
 
 def test(session: nox.Session, backends: str, *args: str) -> None:
     """Run pytest on the backends named, each of which must be there."""
-    session.run("pytest", *(args or ("-m", "not gpu")), *session.posargs, env={"BACKDRAW_TEST_BACKENDS": backends})
+    # As many processes as there are cores: compiling, of which JAX does much, takes one core each.
+    chosen = args or ("-m", "not gpu")
+    session.run("pytest", "-n", "auto", *chosen, *session.posargs, env={"BACKDRAW_TEST_BACKENDS": backends})
 
 
 def need_cuda(session: nox.Session) -> None:

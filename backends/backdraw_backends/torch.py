@@ -223,7 +223,11 @@ def _numpy_wins(x: Array) -> bool:
 
 
 def _recorded(arrays: tuple[Array, ...]) -> bool:
-    return torch.is_grad_enabled() and any(x is not None and x.requires_grad for x in arrays)
+    if torch.is_grad_enabled():
+        for x in arrays:
+            if x is not None and x.requires_grad:
+                return True
+    return False
 
 
 def _in_dual_level() -> bool:
@@ -232,9 +236,10 @@ def _in_dual_level() -> bool:
 
 def _on_host(arrays: tuple[Array, ...]) -> bool:
     """Whether these are plain CPU tensors of a dtype that NumPy has."""
-    if torch.compiler.is_compiling() or transforms_active():
-        return False
-    return all(x is not None and x.device.type == "cpu" and x.dtype in _HOSTED for x in arrays)
+    for x in arrays:  # a loop: all() of a generator costs twice as much, and this runs before every operation
+        if x is None or x.dtype not in _HOSTED or not x.is_cpu:
+            return False
+    return not (torch.compiler.is_compiling() or transforms_active())
 
 
 def _free(arrays: tuple[Array, ...]) -> bool:
@@ -245,8 +250,8 @@ def _free(arrays: tuple[Array, ...]) -> bool:
 def _by_numpy(f: Callable[..., Array], *arguments: Any, **static: Any) -> Array:
     """Call a function of the NumPy backend on the same memory, on as many threads as torch is set to."""
     with limit_threads(torch.get_num_threads()):
-        out = f(*(x.detach().numpy() if isinstance(x, torch.Tensor) else x for x in arguments), **static)
-    return torch.from_numpy(np.asarray(out))
+        out = f(*[x.detach().numpy() if isinstance(x, torch.Tensor) else x for x in arguments], **static)
+    return torch.from_numpy(out if type(out) is np.ndarray else np.asarray(out))
 
 
 def _generator(rng: Any, device: Any) -> torch.Generator | None:
