@@ -36,11 +36,11 @@ def group(name: str) -> list[str]:
     return nox.project.dependency_groups(PROJECT, name)
 
 
-def test(session: nox.Session, backends: str, *args: str) -> None:
+def test(session: nox.Session, backends: str, *args: str, processes: str = "auto") -> None:
     """Run pytest on the backends named, each of which must be there."""
     # As many processes as there are cores: compiling, of which JAX does much, takes one core each.
     chosen = args or ("-m", "not gpu")
-    session.run("pytest", "-n", "auto", *chosen, *session.posargs, env={"BACKDRAW_TEST_BACKENDS": backends})
+    session.run("pytest", "-n", processes, *chosen, *session.posargs, env={"BACKDRAW_TEST_BACKENDS": backends})
 
 
 def need_cuda(session: nox.Session) -> None:
@@ -135,7 +135,7 @@ def cupy(session: nox.Session) -> None:
     """Test on CuPy."""
     need_cuda(session)
     session.install("-e", ".[cli,cupy]", *group("test"))
-    test(session, "cupy")
+    test(session, "cupy", processes="0")
 
 
 @nox.session
@@ -143,7 +143,7 @@ def gpu(session: nox.Session) -> None:
     """Test CuPy, torch on CUDA and JAX on CUDA, each against NumPy."""
     need_cuda(session)
     session.install("-e", ".[cli,cupy,torch,jax]", "jax[cuda13]", *group("test"))
-    test(session, "numpy,cupy,torch,jax", "-m", "gpu")
+    test(session, "numpy,cupy,torch,jax", "-m", "gpu", processes="0")
 
 
 @nox.session(default=False)
