@@ -36,7 +36,7 @@ def group(name: str) -> list[str]:
     return nox.project.dependency_groups(PROJECT, name)
 
 
-def check(session: nox.Session, backends: str, *args: str, processes: str = "auto") -> None:
+def run_pytest(session: nox.Session, backends: str, *args: str, processes: str = "auto") -> None:
     """Run pytest on the backends named, each of which must be there."""
     # As many processes as there are cores: compiling, of which JAX does much, takes one core each.
     chosen = args or ("-m", "not gpu")
@@ -71,36 +71,36 @@ def types(session: nox.Session) -> None:
 def tests_numpy(session: nox.Session, versions: str) -> None:
     """Test with NumPy alone, the newest and the oldest supported."""
     session.install("-e", ".[cli]", *group("test"), *(OLDEST if versions == "oldest" else []))
-    check(session, "numpy")
+    run_pytest(session, "numpy")
 
 
 @nox.session
 def tests_strict(session: nox.Session) -> None:
     """Test on array-api-strict, which has nothing that the standard has not."""
     session.install("-e", ".[cli]", *group("test"))
-    check(session, "strict")
+    run_pytest(session, "strict")
 
 
 @nox.session
 def tests_torch(session: nox.Session) -> None:
     """Test on PyTorch."""
     session.install("-e", ".[cli,torch]", TORCH, *group("test"))
-    check(session, "torch")
+    run_pytest(session, "torch")
 
 
 @nox.session
 def tests_jax(session: nox.Session) -> None:
     """Test on JAX."""
     session.install("-e", ".[cli,jax]", *group("test"))
-    check(session, "jax")
+    run_pytest(session, "jax")
 
 
 @nox.session
 def agreement(session: nox.Session) -> None:
     """Test what takes several frameworks at once: that they agree, that mixing them is refused, what is imported."""
     session.install("-e", ".[cli,torch,jax]", TORCH, *group("test"))
-    check(session, "numpy,strict,torch,jax", "-m", "needs and not gpu")
-    check(session, "numpy,strict,torch,jax", "tests/test_import.py")
+    run_pytest(session, "numpy,strict,torch,jax", "-m", "needs and not gpu")
+    run_pytest(session, "numpy,strict,torch,jax", "tests/test_import.py")
 
 
 @nox.session
@@ -135,7 +135,7 @@ def cupy(session: nox.Session) -> None:
     """Test on CuPy."""
     need_cuda(session)
     session.install("-e", ".[cli,cupy]", *group("test"))
-    check(session, "cupy", processes="0")
+    run_pytest(session, "cupy", processes="0")
 
 
 @nox.session
@@ -143,7 +143,7 @@ def gpu(session: nox.Session) -> None:
     """Test CuPy, torch on CUDA and JAX on CUDA, each against NumPy."""
     need_cuda(session)
     session.install("-e", ".[cli,cupy,torch,jax]", "jax[cuda13]", *group("test"))
-    check(session, "numpy,cupy,torch,jax", "-m", "gpu", processes="0")
+    run_pytest(session, "numpy,cupy,torch,jax", "-m", "gpu", processes="0")
 
 
 @nox.session(default=False)
