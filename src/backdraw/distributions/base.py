@@ -45,7 +45,7 @@ class Distribution:
     plain: ClassVar[tuple[str, ...]] = ()
     parameters: ClassVar[tuple[str, ...]]
     discrete: ClassVar[bool] = True
-    noise: str = "gumbel"  # the kind that `perturb` adds to utilities
+    noise: ClassVar[str] = "gumbel"  # the kind that `perturb` adds to utilities
     classes: ClassVar[list[type["Distribution"]]] = []
     on_subclass: ClassVar[list[Callable[[type["Distribution"]], None]]] = []  # adapters that register pytrees
 

@@ -38,7 +38,7 @@ class Bernoulli(Distribution):
 
     logits: Array
 
-    noise = "logistic"
+    noise: ClassVar[str] = "logistic"
     arrays: ClassVar[tuple[str, ...]] = ("logits",)
     parameters: ClassVar[tuple[str, ...]] = ("logits",)
 

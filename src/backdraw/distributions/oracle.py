@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, ClassVar
 
 import numpy as np
@@ -68,7 +69,7 @@ class Oracle(Distribution):
     logits: Array
     solver: Solver
     event_ndim: int
-    noise: str
+    noise: str  # type: ignore[misc]  # here every instance has its own
     member: Solver | None
 
     arrays: ClassVar[tuple[str, ...]] = ("logits",)
@@ -114,34 +115,26 @@ class Oracle(Distribution):
         """Return the solver's solutions; no gradient."""
         be = self.backend
         u = be.cast(be.stop_gradient(utilities), be.wide(utilities.dtype))
-        solve = _Solve(self.solver, self.event_ndim, self.member)
+        solve = partial(_solve, solver=self.solver, event_ndim=self.event_ndim, member=self.member)
         return be.host(solve, u, shape=tuple(u.shape), dtype=self.logits.dtype)
 
 
-@dataclass(frozen=True)
-class _Solve:
-    """The solver with one batch axis, and its solutions checked."""
-
-    solver: Solver
-    event_ndim: int
-    member: Solver | None
-
-    def __call__(self, u: np.ndarray) -> np.ndarray:
-        u = np.asarray(u)
-        given = u.reshape(-1, *u.shape[u.ndim - self.event_ndim :])
-        name = getattr(self.solver, "__qualname__", repr(self.solver))
-        # The solver may write to what it is given: the shape that counts is that from before.
-        shape, x = given.shape, np.asarray(self.solver(given.copy()))
-        if x.shape != shape:
-            raise InvalidValueError(f"argmax: {name} returned shape {x.shape} for utilities of shape {shape}")
-        if x.dtype.kind not in "biuf":
-            raise InvalidTypeError(f"argmax: {name} returned {x.dtype}, expected real numbers")
-        if not np.all(np.isfinite(x)):
-            raise InvalidValueError(f"argmax: {name} returned a solution that is not finite")
-        if self.member is not None and not np.all(self.member(x)):
-            wrong = np.count_nonzero(~np.asarray(self.member(x), dtype=bool))
-            raise InvalidValueError(f"argmax: {name} returned {wrong} of {len(x)} solutions that `member` denies")
-        return x.astype(u.dtype, copy=False).reshape(u.shape)
+def _solve(u: np.ndarray, *, solver: Solver, event_ndim: int, member: Solver | None) -> np.ndarray:
+    """Call the solver with one batch axis, and check its solutions."""
+    given = u.reshape(-1, *u.shape[u.ndim - event_ndim :])
+    name = getattr(solver, "__qualname__", repr(solver))
+    x = np.asarray(solver(given.copy()))  # it may write to what it gets
+    if x.shape != given.shape:
+        raise InvalidValueError(f"argmax: {name} returned shape {x.shape} for utilities of shape {given.shape}")
+    if x.dtype.kind not in "biuf":
+        raise InvalidTypeError(f"argmax: {name} returned {x.dtype}, expected real numbers")
+    if not np.all(np.isfinite(x)):
+        raise InvalidValueError(f"argmax: {name} returned a solution that is not finite")
+    if member is not None:
+        wrong = np.count_nonzero(~np.asarray(member(x), dtype=bool))
+        if wrong:
+            raise InvalidValueError(f"argmax: {name} returned solutions that `member` denies, {wrong} of {len(x)}")
+    return x.astype(u.dtype, copy=False).reshape(u.shape)
 
 
 def _check_function(name: str, value: Any) -> None:

@@ -199,7 +199,9 @@ def _log_partition_vjp(be: Backend, residuals: Any, g: Array, *, axis: int) -> t
     return (be.cast(be.xp.expand_dims(be.cast(g, p.dtype), axis=axis) * p, logits.dtype),)
 
 
-log_partition.defvjp(lambda be, logits, *, axis: (log_partition.function(be, logits, axis=axis), (logits,)), _log_partition_vjp)
+log_partition.defvjp(
+    lambda be, logits, *, axis: (log_partition.function(be, logits, axis=axis), (logits,)), _log_partition_vjp
+)
 
 
 @primitive(native=True)

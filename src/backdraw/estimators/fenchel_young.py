@@ -131,9 +131,7 @@ class PerturbedLoss(Primitive):
 
     name = "fenchel_young"
 
-    def forward(  # type: ignore[override]  # the static arguments by name
-        self, be: Backend, u: Array, y: Array, x: Array, noise: Array, *, axes: tuple[int, ...]
-    ) -> tuple[Array, Any]:
+    def forward(self, be: Backend, u: Array, y: Array, x: Array, noise: Array, *, axes: tuple[int, ...]) -> tuple[Array, Any]:
         """Sum up where the maximisers differ from the target: what is infinite there counts, and nowhere else."""
         xp, wide = be.xp, noise.dtype
         t = be.cast(y, wide)

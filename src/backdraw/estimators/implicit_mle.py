@@ -95,7 +95,8 @@ def difference(p: Any, u: Array, estimator: str, step_size: Any, *, relative: bo
     """Return the argmax at u, whose gradient is a finite difference against the cotangent."""
     be = p.backend
     step = check_positive("step_size", step_size, be, p.params[0])
-    x = p.stopped().argmax(u)
+    constant = p.stopped()
+    x = constant.argmax(u)
     if tuple(x.shape) != tuple(u.shape):
         raise InvalidTypeError(
             f"dist: {estimator} moves utilities along the cotangent of draws, but {type(p).__name__} has utilities of shape "
@@ -103,7 +104,7 @@ def difference(p: Any, u: Array, estimator: str, step_size: Any, *, relative: bo
         )
     static = {"family": type(p), "plain": tuple(getattr(p, name) for name in p.plain), "estimator": estimator}
     static |= {"relative": relative, "symmetric": symmetric}
-    arrays = (x, u, *(getattr(p, name) for name in p.arrays))
+    arrays = (x, u, *(getattr(constant, name) for name in p.arrays))
     if isinstance(step, float):
         return _argmax(*arrays, **static, step_size=step)
     return _argmax(*arrays, step, **static, step_size=None)
@@ -166,7 +167,13 @@ class StepState(NamedTuple):
 
 
 def adaptive_step(
-    state: StepState | float, gradient: Array, *, event_ndim: int = 1, target: float = 1.0, decay: float = 0.9, rate: float = 1e-4
+    state: StepState | float,
+    gradient: Array,
+    *,
+    event_ndim: int = 1,
+    target: float = 1.0,
+    decay: float = 0.9,
+    rate: float = 1e-4,
 ) -> StepState:
     r"""Adapt the step size of `implicit_mle` to how sparse its gradients are, as AIMLE does.
 
