@@ -39,7 +39,8 @@ def implicit_mle(
         :math:`\lambda > 0`, in utility per unit of cotangent. An array may be traced, and has no gradient.
     relative : bool
         Take ``step_size`` in units of the logits over those of the cotangent: :math:`\lambda` is the step size times
-        :math:`\lVert l \rVert / \lVert c \rVert`, both norms over the whole array. With `adaptive_step` this is AIMLE.
+        :math:`\lVert l \rVert / \lVert c \rVert`, both norms over the whole array and taken for
+        1e-15 to 1e15. With `adaptive_step` this is AIMLE.
     symmetric : bool
         Take the symmetric difference, which solves twice in the backward pass: less bias.
     rng : optional
@@ -133,27 +134,35 @@ class ArgmaxDifference(Primitive):
         symmetric: bool,
     ) -> tuple[Array | None, ...]:
         """Solve again, with the utilities that are kept."""
-        xp, utilities = be.xp, residuals[1]
+        utilities = residuals[1]
         wide = be.wide(utilities.dtype)
         x, u, c = (be.cast(be.stop_gradient(a), wide) for a in (residuals[0], utilities, cotangent))
         others = [None if a is None else be.stop_gradient(a) for a in residuals[2:]]
         step = be.cast(others.pop(), wide) if step_size is None else step_size
         p: Any = family.rebuild(others, plain)
         if relative:
-            size = norm(be, c)
-            step = step * norm(be, be.cast(p.utilities, wide)) / xp.where(size > 0, size, 1.0)
-            step = xp.where(step > 0, step, 1.0)  # of no cotangent or no logits: any
-        ahead, width = (be.cast(p.argmax(u + step * c), wide), 2.0 * step) if symmetric else (x, step)
-        grad = be.cast((ahead - be.cast(p.argmax(u - step * c), wide)) / width, utilities.dtype)
+            step = step * (norm(be, be.cast(p.utilities, wide)) / norm(be, c))
+        step = be.xp.asarray(step, dtype=wide, device=be.device(u)) if isinstance(step, float) else step
+
+        def solved(step: Array) -> Array:
+            return be.cast(p.argmax(be.rowwise(_moved, u, c, step)), wide)
+
+        ahead, width = (solved(step), 2.0 * step) if symmetric else (x, step)
+        grad = be.cast((ahead - solved(-step)) / width, utilities.dtype)
         return (None, once(be, grad, cotangent, utilities, estimator=estimator), *(None for _ in residuals[2:]))
 
 
 def norm(be: Backend, x: Array) -> Array:
-    """Euclidean norm of all finite entries, without overflow."""
-    xp = be.xp
-    x = xp.where(xp.isfinite(x), x, 0.0)
-    top = xp.max(xp.abs(x))
-    return top * xp.sqrt(xp.sum((x / xp.where(top > 0, top, 1.0)) ** 2))
+    """Euclidean norm of all finite entries, within the bounds: neither it nor a ratio of two overflows in float32."""
+    xp, bound = be.xp, 1e15
+    x = xp.clip(xp.where(xp.isfinite(x), x, 0.0), -bound, bound)
+    top = be.at_least(xp.max(xp.abs(x)), 1.0 / bound)
+    return xp.clip(top * xp.sqrt(xp.sum((x / top) ** 2)), 1.0 / bound, bound)
+
+
+def _moved(be: Backend, u: Array, c: Array, step: Array) -> Array:
+    """Move the utilities, but for the infinite ones, which stay what they are."""
+    return be.xp.where(be.xp.isfinite(u), u + step * c, u)
 
 
 _argmax = ArgmaxDifference()

@@ -116,8 +116,7 @@ def perturbed(p: Any, kind: str, sigma: Any, samples: int, rng: Any) -> tuple[Ar
     """Solve for `samples` perturbations, in front: the vertices, with no gradient, and the noise."""
     be, u = p.backend, p.backend.stop_gradient(p.utilities)
     z = random.noise(be, kind, rng, (samples, *u.shape), u)
-    scaled = z if sigma == 1.0 and isinstance(sigma, float) else z * scale_of(be, sigma, z)
-    return p.stopped().repeated(samples).argmax(u + scaled), z
+    return p.stopped().repeated(samples).argmax(u + z * scale_of(be, sigma, z)), z
 
 
 def scale_of(be: Backend, sigma: Any, z: Array) -> Any:
@@ -151,7 +150,8 @@ class PerturbedArgmax(Primitive):
         n, c = z.shape[0], be.cast(be.stop_gradient(cotangent), z.dtype)
         worth = be.cast(x, z.dtype) * c
         worth = xp.sum(worth, axis=axes) if axes else worth
-        if n > 1:  # less the mean of the others
+        if n > 1:  # less the mean of the others, and exactly 0 where all are equal
+            worth = worth - worth[:1, ...]
             worth = (worth - xp.mean(worth, axis=0, keepdims=True)) * (n / (n - 1))
         sizes = list(z.shape)
         for axis in noise_axes:
