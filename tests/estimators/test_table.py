@@ -42,6 +42,11 @@ def _bits(row: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return values, np.prod(np.where(values == 1.0, sigmoid(row), sigmoid(-row)), -1)
 
 
+def best(u: np.ndarray) -> np.ndarray:
+    """A solver on NumPy."""
+    return np.eye(u.shape[-1])[u.argmax(-1)]
+
+
 MASK = np.asarray([True, True, False, True])
 DISTRIBUTIONS = {
     "array": Case(lambda x, lib: x, RNG.normal(size=(5, 4)), _categories),
@@ -52,6 +57,7 @@ DISTRIBUTIONS = {
         lambda row: _categories(np.where(MASK, row, -np.inf)),
     ),
     "Bernoulli": Case(lambda x, lib: backdraw.Bernoulli(x), RNG.normal(size=(5, 3)), _bits),
+    "Oracle": Case(lambda x, lib: backdraw.Oracle(x, best), RNG.normal(size=(2, 3, 4)), _categories),
     "Normal": Case(lambda x, lib: backdraw.Normal(x, 0.7), np.linspace(-3.0, 2.0, 15).reshape(5, 3), None),
 }
 

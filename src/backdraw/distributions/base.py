@@ -19,6 +19,7 @@ NEEDS = {
     "argmax": "it has no argmax over its vertices; take backdraw.draw",
     "relax": "it has no relaxation; take an estimator that draws exactly, such as backdraw.straight_through",
     "stretch": "its relaxation cannot be stretched and clipped, as that of bits can",
+    "log_partition": "its log-partition is not known; take backdraw.fenchel_young with samples",
     "mean": "its mean is not known in closed form; take an estimator that relaxes, such as backdraw.gumbel_softmax",
     "covariance_product": "the covariance at a given mean is not known in closed form; take backdraw.straight_through",
     "conditional_perturb": "the law of its utilities given the draw is not known; take an estimator that does without",
@@ -44,6 +45,7 @@ class Distribution:
     plain: ClassVar[tuple[str, ...]] = ()
     parameters: ClassVar[tuple[str, ...]]
     discrete: ClassVar[bool] = True
+    noise: ClassVar[str] = "gumbel"  # the kind that `perturb` adds to utilities
     classes: ClassVar[list[type["Distribution"]]] = []
     on_subclass: ClassVar[list[Callable[[type["Distribution"]], None]]] = []  # adapters that register pytrees
 
@@ -67,6 +69,10 @@ class Distribution:
     def leading_shape(self) -> tuple[int, ...]:
         """The batch axes in front of all others: those that f may leave."""
         return self.batch_shape  # type: ignore[attr-defined]
+
+    def event_axes(self, x: Array) -> tuple[int, ...]:
+        """Return the axes of a draw x, counted from the end, that are no batch axes."""
+        return tuple(range(len(self.batch_shape) - x.ndim, 0))  # type: ignore[attr-defined]
 
     def replace(self, **changes: Any) -> Self:
         """Return a copy with some fields changed, and nothing checked again."""

@@ -38,6 +38,7 @@ class Bernoulli(Distribution):
 
     logits: Array
 
+    noise: ClassVar[str] = "logistic"
     arrays: ClassVar[tuple[str, ...]] = ("logits",)
     parameters: ClassVar[tuple[str, ...]] = ("logits",)
 
@@ -89,6 +90,10 @@ class Bernoulli(Distribution):
         xp = self.backend.xp
         values = xp.stack([xp.zeros_like(self.logits), xp.ones_like(self.logits)])
         return values, bits.both(self.logits)
+
+    def log_partition(self) -> Array:
+        """``log(1 + exp(logits))``, elementwise; its gradient is the mean."""
+        return bits.log_partition(self.logits)
 
     def entropy(self) -> Array:
         """Entropy in nats, elementwise."""

@@ -115,6 +115,20 @@ log_prob.defvjp(lambda be, logits, x: (log_prob.function(be, logits, x), (logits
 
 
 @primitive(native=True)
+def log_partition(be: Backend, logits: Array) -> Array:
+    """``log(1 + exp(logits))``."""
+    return be.cast(-be.log_sigmoid(-widened(be, logits)), logits.dtype)
+
+
+def _log_partition_vjp(be: Backend, residuals: Any, g: Array) -> tuple[Array]:
+    (logits,) = residuals
+    return (be.cast(g * be.sigmoid(widened(be, logits)), logits.dtype),)
+
+
+log_partition.defvjp(lambda be, logits: (log_partition.function(be, logits), (logits,)), _log_partition_vjp)
+
+
+@primitive(native=True)
 def entropy(be: Backend, logits: Array) -> Array:
     """``-p * log(p) - (1 - p) * log(1 - p)``."""
     log0, log1 = _log_probs(be, logits)

@@ -80,6 +80,10 @@ class Categorical(Distribution):
         """Give an array of the batch shape, or with samples in front, the axis of the categories, of size 1."""
         return self.backend.xp.expand_dims(x, axis=self.axis)
 
+    def event_axes(self, x: Array) -> tuple[int, ...]:  # noqa: ARG002
+        """Return the axis of the categories."""
+        return (self.axis,)
+
     def draw_noise(self, rng: Any, shape: tuple[int, ...] = ()) -> Array:
         """Uniforms for `sample`: one a draw, float64, the axis of the categories of size 1."""
         be = self.backend
@@ -124,6 +128,10 @@ class Categorical(Distribution):
         shape[self.axis] = n
         eye = xp.reshape(xp.eye(n, dtype=self.logits.dtype, device=be.device(self.logits)), tuple(shape))
         return xp.broadcast_to(eye, (n, *self.logits.shape)), simplex.axis_first(self.mean(), axis=self.axis)
+
+    def log_partition(self) -> Array:
+        """Return ``log(sum(exp(logits)))``, of the batch shape; its gradient is the mean."""
+        return simplex.log_partition(self.utilities, axis=self.axis)
 
     def entropy(self) -> Array:
         """Entropy in nats, of the batch shape."""

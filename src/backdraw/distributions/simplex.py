@@ -184,6 +184,24 @@ log_prob.defvjp(lambda be, logits, x, *, axis: (log_prob.function(be, logits, x,
 
 
 @primitive(native=True)
+def log_partition(be: Backend, logits: Array, *, axis: int) -> Array:
+    """``log(sum(exp(logits)))`` along an axis."""
+    total = be.logsumexp(last(be, be.cast(logits, be.wide(logits.dtype)), axis))
+    return be.cast(total[..., 0], logits.dtype)
+
+
+def _log_partition_vjp(be: Backend, residuals: Any, g: Array, *, axis: int) -> tuple[Array]:
+    (logits,) = residuals
+    p = unlast(be, be.softmax(last(be, be.cast(logits, be.wide(logits.dtype)), axis)), axis)
+    return (be.cast(be.xp.expand_dims(be.cast(g, p.dtype), axis=axis) * p, logits.dtype),)
+
+
+log_partition.defvjp(
+    lambda be, logits, *, axis: (log_partition.function(be, logits, axis=axis), (logits,)), _log_partition_vjp
+)
+
+
+@primitive(native=True)
 def entropy(be: Backend, logits: Array, *, axis: int) -> Array:
     """``-sum(p * log(p))`` of p = softmax(logits)."""
     logp = _log_softmax(be, logits, axis)

@@ -1,0 +1,169 @@
+"""Perturbed argmax: the mean of the argmax over noise, and its Jacobian by the score of the noise."""
+
+from typing import Any
+
+from backdraw import random
+from backdraw.backend import Array, Backend
+from backdraw.distributions import Distribution
+from backdraw.errors import InvalidValueError
+from backdraw.estimators.arguments import as_distribution, check_positive
+from backdraw.estimators.expectation import check_samples
+from backdraw.estimators.registry import register
+from backdraw.estimators.surrogate import once
+from backdraw.primitive import Primitive
+
+# Of noise with the density exp(-nu(z)): the derivative of nu, which has mean 0.
+SCORES = {
+    "gumbel": lambda xp, z: -xp.expm1(-z),
+    "logistic": lambda xp, z: xp.tanh(0.5 * z),
+    "normal": lambda xp, z: z,  # noqa: ARG005
+}
+
+
+@register(
+    kind="draw", gradient="biased", forward="relaxed", law=False, differentiable_f=True, domain="discrete",
+    needs=("perturb", "argmax"), reference="arXiv 2002.08676",
+)  # fmt: skip
+def perturbed_argmax(
+    dist: Distribution | Array, *, samples: int = 10, sigma: Any = 1.0, noise: str | None = None, rng: Any = None
+) -> Array:
+    r"""Average the argmax over noise on the utilities: a relaxation for which any solver will do.
+
+    Forward :math:`y = \frac1n \sum_s x_s` with :math:`x_s = \arg\max_x \langle u + \sigma z_s, x \rangle`. Backward, for
+    the cotangent c and noise of density :math:`\exp(-\nu(z))`, the estimate of :math:`(\partial\, \mathrm{E}\,y / \partial
+    u)^\top c`
+
+    .. math:: \frac{1}{n \sigma} \sum_{s=1}^{n} \left(\langle x_s, c \rangle - b_s\right) \nu'(z_s), \qquad
+        b_s = \frac{1}{n - 1} \sum_{r \neq s} \langle x_r, c \rangle,
+
+    with :math:`\nu'(z) = 1 - e^{-z}` for Gumbel, :math:`z` for normal and :math:`\tanh(z / 2)` for logistic noise. The
+    baseline :math:`b_s` is independent of :math:`z_s`, and :math:`\mathrm{E}\,\nu'(z) = 0`: it adds no bias.
+
+    Parameters
+    ----------
+    dist : Distribution or array
+        Whose argmax to take; an array means ``Categorical(array)``.
+    samples : int
+        n > 0. All are solved in one batch: n times the memory. One sample has no baseline.
+    sigma : float or scalar array
+        :math:`\sigma > 0`, the scale of the noise. An array is traced and has its own gradient, that of E y likewise.
+    noise : {"gumbel", "logistic", "normal"}, optional
+        Independent on every utility. None is what the distribution itself perturbs with: Gumbel noise, for bits logistic
+        noise, for an `Oracle` what it says.
+    rng : optional
+        As for `backdraw.draw`.
+
+    Returns
+    -------
+    array, of dist's shape
+        A point of the convex hull, in the logits' dtype and on their device.
+
+    Raises
+    ------
+    TypeError
+        If `dist` has no argmax of perturbed utilities, or an argument is of another type or framework.
+    ValueError
+        If `samples` or `sigma` is not positive, or there is no such noise.
+    GradientError
+        If a second derivative is asked for: there is none.
+
+    Notes
+    -----
+    For a given cotangent the gradient is an unbiased estimate of that of E y. With the distribution's own noise, E y is
+    :math:`\mathrm{softmax}(l / \sigma)` for categories and the sigmoid for bits; otherwise it is known in no closed form, and
+    is the mean of the draws that `backdraw.gumbel_max` makes, not of an exponential family. As a gradient of E[f(x)] it is
+    biased, as is that of any relaxation, since f sees y and not x; and as that of f(E y) by what is left of the noise in y,
+    of the order 1 / n. The variance is of the order :math:`1 / (n \sigma^2)` and grows with the number of utilities.
+
+    References
+    ----------
+    Q. Berthet, M. Blondel, O. Teboul, M. Cuturi, J.-P. Vert, F. Bach, Learning with Differentiable Perturbed Optimizers,
+    arXiv 2002.08676.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import backdraw
+    >>> logits = np.log([0.2, 0.3, 0.5])
+    >>> f = lambda l: backdraw.perturbed_argmax(l, samples=1000, rng=backdraw.key(0))
+    >>> y, pullback = backdraw.vjp(f, logits)
+    >>> y
+    array([0.214, 0.282, 0.504])
+    >>> pullback(np.array([0.0, 0.0, 1.0]))[0].round(2)  # the true one is -0.1, -0.15, 0.25
+    array([-0.12, -0.14,  0.26])
+    """
+    p = as_distribution(dist, "perturbed_argmax", "perturb", "argmax")
+    be, u, samples = p.backend, p.utilities, check_samples("perturbed_argmax", samples)
+    scale = check_positive("sigma", sigma, be, p.params[0])
+    kind = check_noise(noise, p)
+    x, z = perturbed(p, kind, scale, samples, rng)
+    y = be.cast(be.xp.mean(be.cast(x, be.wide(x.dtype)), axis=0), x.dtype)
+    static = {"kind": kind, "axes": p.event_axes(y), "noise_axes": p.event_axes(u)}
+    if isinstance(scale, float):
+        return _perturbed_argmax(y, u, z, x, **static, sigma=scale)
+    return _perturbed_argmax(y, u, z, x, scale, **static, sigma=None)
+
+
+def check_noise(noise: Any, dist: Any) -> str:
+    """Return the kind of noise: that of the distribution if there is none given."""
+    kind = dist.noise if noise is None else noise
+    if kind not in SCORES:
+        raise InvalidValueError(f"noise: expected one of {', '.join(SCORES)} or None, got {kind!r}")
+    return kind
+
+
+def perturbed(p: Any, kind: str, sigma: Any, samples: int, rng: Any) -> tuple[Array, Array]:
+    """Solve for `samples` perturbations, in front: the vertices, with no gradient, and the noise."""
+    be, u = p.backend, p.backend.stop_gradient(p.utilities)
+    z = random.noise(be, kind, rng, (samples, *u.shape), u)
+    return p.stopped().repeated(samples).argmax(u + z * scale_of(be, sigma, z)), z
+
+
+def scale_of(be: Backend, sigma: Any, z: Array) -> Any:
+    """Return the scale as a factor of the noise."""
+    return sigma if isinstance(sigma, float) else be.cast(be.stop_gradient(sigma), z.dtype)
+
+
+class PerturbedArgmax(Primitive):
+    """Forward the mean it is given; backward the estimate from the vertices and their noise."""
+
+    name = "perturbed_argmax"
+
+    def forward(self, be: Backend, y: Array, *arrays: Array, **static: Any) -> tuple[Array, Any]:  # noqa: ARG002
+        """Return the mean as it is."""
+        return y, arrays
+
+    def backward(  # type: ignore[override]  # the static arguments by name
+        self,
+        be: Backend,
+        residuals: Any,
+        cotangent: Array,
+        *,
+        kind: str,
+        axes: tuple[int, ...],
+        noise_axes: tuple[int, ...],
+        sigma: float | None,
+    ) -> tuple[Array | None, ...]:
+        """Weigh the scores of the noise with what each vertex is worth, in float32 or wider."""
+        xp, (u, z, x, *traced) = be.xp, residuals
+        scale = scale_of(be, traced[0] if sigma is None else sigma, z)
+        n, c = z.shape[0], be.cast(be.stop_gradient(cotangent), z.dtype)
+        worth = be.cast(x, z.dtype) * c
+        worth = xp.sum(worth, axis=axes) if axes else worth
+        if n > 1:  # less the mean of the others, and exactly 0 where all are equal
+            worth = worth - worth[:1, ...]
+            worth = (worth - xp.mean(worth, axis=0, keepdims=True)) * (n / (n - 1))
+        sizes = list(z.shape)
+        for axis in noise_axes:
+            sizes[axis] = 1
+        worth, score, live = xp.reshape(worth, tuple(sizes)) / (n * scale), SCORES[kind](xp, z), xp.isfinite(u)
+        to_u = xp.where(live, xp.sum(worth * score, axis=0), 0.0)  # noise moves nothing that is infinite
+        grads = [be.cast(to_u, u.dtype), None, None]
+        if sigma is None:  # the density of u + sigma z has the derivative (nu'(z) z - 1) / sigma in sigma
+            to_sigma = xp.sum(xp.where(live, worth * (score * z - 1.0), 0.0))
+            grads.append(be.cast(to_sigma, traced[0].dtype))
+        sources = (cotangent, u, *traced)
+        return (None, *(None if g is None else once(be, g, *sources, estimator=self.name) for g in grads))
+
+
+_perturbed_argmax = PerturbedArgmax()
