@@ -20,6 +20,7 @@ from backdraw.errors import BackendError as BackendError
 from backdraw.errors import GradientError as GradientError
 from backdraw.estimators import arm as arm
 from backdraw.estimators import arsm as arsm
+from backdraw.estimators import baselines as baselines
 from backdraw.estimators import disarm as disarm
 from backdraw.estimators import draw as draw
 from backdraw.estimators import exact as exact
