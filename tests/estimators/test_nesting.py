@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 import pytest
 from helpers import Backend, Library, finite_difference, pulled, sigmoid
+from problems import expectation
 
 import backdraw
-from backdraw.estimators import ESTIMATORS
 
 KEYS = backdraw.split(backdraw.key(8), 2)
 # The first layer's logits, the weights and biases that make the second's of it, and the weights of f.
@@ -67,18 +67,9 @@ def network(outer: str, inner: str, *parameters: Any) -> Any:
 
     def given_first(h: Any) -> Any:
         second = backdraw.Bernoulli(linear(h, weight, bias))
-        return estimate(inner, lambda g: energy(h, g, w), second, KEYS[1], surrogate=lambda g: energy(h, g, w))
+        return expectation(inner, lambda g: energy(h, g, w), second, KEYS[1])
 
-    def guess(h: Any) -> Any:
-        return energy(h, h, w)
-
-    return estimate(outer, given_first, backdraw.Bernoulli(logits), KEYS[0], surrogate=guess)
-
-
-def estimate(name: str, f: Any, dist: Any, key: Any, **relaxed: Any) -> Any:
-    """Call an estimator with its options."""
-    options = {} if name == "exact" else {"rng": key}
-    return ESTIMATORS[name](f, dist, **options, **(relaxed if name == "relax" else {}))
+    return expectation(outer, given_first, backdraw.Bernoulli(logits), KEYS[0])
 
 
 def objective(logits: np.ndarray, weight: np.ndarray, bias: np.ndarray, w: np.ndarray) -> float:
