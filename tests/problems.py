@@ -9,6 +9,7 @@ import numpy as np
 from helpers import sigmoid, softmax
 
 import backdraw
+from backdraw.estimators import ESTIMATORS
 
 W = np.asarray([0.3, -0.8, 0.5, 0.2, 0.9, -0.4, 0.7, 0.1, -0.6, 0.4, -0.2, 0.8])
 
@@ -120,3 +121,10 @@ PROBLEMS = {
     ),
     "shared": Problem(backdraw.Bernoulli, np.asarray([0.4, 0.4, 0.4]), shared),
 }
+
+
+def expectation(name: str, f: Any, dist: Any, rng: Any, **options: Any) -> Any:
+    """Call an estimator of expectations, with a source where it draws, and f itself for relax's surrogate."""
+    entry = ESTIMATORS[name]
+    draws = {"rng": rng} if "rng" in (entry.function.__kwdefaults__ or {}) else {}
+    return entry(f, dist, **draws, **({"surrogate": f} if name == "relax" else {}), **options)

@@ -17,6 +17,9 @@ from backdraw.errors import InvalidTypeError, InvalidValueError
 from backdraw.primitive import Primitive
 from backdraw.random import TRANSFORMS, Key, uniform_of_words, wrong_rng
 
+# "open", "detached" or "final"; a context of JAX's own, so that no cache takes what was traced in one for another.
+_mode = jax.make_user_context("open")
+
 
 class JaxBackend(Backend):
     """JAX arrays and tracers."""
@@ -47,8 +50,29 @@ class JaxBackend(Backend):
 
     def vjp(self, fn: Callable[..., Any], arrays: tuple[Array, ...]) -> tuple[Any, Callable[[Any], tuple[Array, ...]]]:
         """Differentiate by JAX."""
-        out, pullback = jax.vjp(fn, *arrays)
-        return out, lambda cotangent: pullback(cotangent)
+        if _mode.value != "detached":
+            out, pullback = jax.vjp(fn, *arrays)
+            return out, lambda cotangent: pullback(cotangent)
+        with _mode("open"):  # what fn itself differentiates is differentiated again here
+            out, pullback = jax.vjp(fn, *arrays)
+
+        def final(cotangent: Any) -> tuple[Array, ...]:
+            with _mode("final"):
+                return pullback(cotangent)
+
+        return out, final
+
+    def detached(self) -> AbstractContextManager[Any]:
+        """Say that nothing in the context is differentiated again: it saves a refusal that would come too early.
+
+        JAX computes the tangents of a traced gradient whether or not they are used, so that a draw inside the function
+        would refuse a second derivative that nobody asks for.
+        """
+        return _mode("detached")
+
+    def refuses_second_derivatives(self) -> bool:
+        """Say yes where there is no second derivative to refuse."""
+        return bool(_mode.value == "final")
 
     def scan(self, f: Callable[[Any, Any], tuple[Any, Array]], init: Any, xs: Array) -> tuple[Any, Array]:
         """Loop without unrolling."""

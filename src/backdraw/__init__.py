@@ -23,6 +23,7 @@ from backdraw.estimators import StepState as StepState
 from backdraw.estimators import adaptive_step as adaptive_step
 from backdraw.estimators import arm as arm
 from backdraw.estimators import arsm as arsm
+from backdraw.estimators import baselines as baselines
 from backdraw.estimators import blackbox as blackbox
 from backdraw.estimators import disarm as disarm
 from backdraw.estimators import draw as draw

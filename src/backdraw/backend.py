@@ -90,7 +90,7 @@ class Backend(ABC):
         return nullcontext()
 
     def detached(self) -> AbstractContextManager[Any]:
-        """Return a context in which `vjp` differentiates in its own arrays alone, where that saves work."""
+        """Return a context in which the gradients that `vjp` gives are taken for constants by everything outside."""
         return nullcontext()
 
     def refuses_second_derivatives(self) -> bool:

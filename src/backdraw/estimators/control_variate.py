@@ -266,7 +266,7 @@ def variance_loss(estimator: str | Callable[..., Array], f: Function, dist: Dist
     if entry is None or entry.kind != "expectation":
         got = estimator if isinstance(estimator, str) else getattr(estimator, "__name__", type(estimator).__name__)
         raise InvalidValueError(f"estimator: expected one of {', '.join(sorted(names.values()))}, got {got!r}")
-    grads = gradient_of(lambda: entry(f, dist, **options))
+    grads = gradient_of(lambda: entry(f, dist, **options), estimator=entry.name)
     be = backend_of(*grads)
     total = be.xp.sum(grads[0] * grads[0])
     for g in grads[1:]:

@@ -8,7 +8,7 @@ from typing import Any
 
 from backdraw.backend import Array, Backend, backend_of
 from backdraw.errors import InvalidTypeError, InvalidValueError
-from backdraw.estimators.surrogate import once
+from backdraw.estimators.surrogate import once, refusing
 from backdraw.primitive import Primitive, Residuals, primitive
 
 Function = Callable[[Array], Array]
@@ -85,24 +85,27 @@ class Attach(Primitive):
 
     def forward(self, be: Backend, value: Array, *arrays: Array, **static: Any) -> tuple[Array, Residuals]:  # noqa: ARG002
         """Return the value as it is; the arrays are the parameters and then their gradients."""
-        return value, arrays
+        return value, (value, *arrays)
 
     def backward(  # type: ignore[override]  # the static arguments by name
         self, be: Backend, residuals: Residuals, cotangent: Array, *, estimator: str
     ) -> tuple[Array | None, ...]:
         """Scale the gradients of each batch element by its cotangent."""
-        n = len(residuals) // 2
-        params, grads = residuals[:n], residuals[n:]
+        value, *arrays = residuals
+        n = len(arrays) // 2
+        params, grads = arrays[:n], arrays[n:]
         scaled = (
             be.cast(be.stop_gradient(expand(be, cotangent, g.ndim) * g), parameter.dtype)
             for parameter, g in zip(params, grads, strict=True)
         )
-        final = [once(be, g, cotangent, *params, estimator=estimator) for g in scaled]
-        return (cotangent, *final, *(None for _ in grads))
+        # The estimates depend on what f closes over, and the mean of what comes back there on the parameters: neither
+        # derivative is known, and neither is zero.
+        final = [once(be, g, cotangent, value, *params, estimator=estimator) for g in scaled]
+        return (refusing(be, cotangent, *params, estimator=estimator), *final, *(None for _ in grads))
 
 
 class _Watch(threading.local):
-    grads: tuple[Array, ...] | None = None
+    last: tuple[str, tuple[Array, ...]] | None = None
     on: bool = False
 
 
@@ -110,15 +113,23 @@ _attach = Attach()
 _watch = _Watch()
 
 
-def gradient_of(estimate: Callable[[], Array]) -> tuple[Array, ...]:
+def gradient_of(estimate: Callable[[], Array], *, estimator: str) -> tuple[Array, ...]:
     """Return the gradients in the parameters that an estimator makes, themselves differentiable in its options."""
-    before, _watch.on = (_watch.on, _watch.grads), True
+    before, _watch.on, _watch.last = (_watch.on, _watch.last), True, None
     try:
         estimate()
-        assert _watch.grads is not None
-        return _watch.grads
+        found = _watch.last  # the estimators inside f have come before
     finally:
-        _watch.on, _watch.grads = before
+        _watch.on, _watch.last = before
+    if found is None or found[0] != estimator:
+        raise InvalidTypeError(f"estimator: expected one whose gradient is an estimate of its own, got {estimator!r}")
+    return found[1]
+
+
+def option(be: Backend, x: Array) -> Array:
+    """Return an array option in the dtype of weights: a constant unless somebody watches."""
+    wide = be.cast(x, be.wide(x.dtype))
+    return wide if _watch.on else be.stop_gradient(wide)
 
 
 def sealed(be: Backend) -> AbstractContextManager[Any]:
@@ -129,7 +140,7 @@ def sealed(be: Backend) -> AbstractContextManager[Any]:
 def attach(value: Array, dist: Any, grads: tuple[Array, ...], *, estimator: str) -> Array:
     """Return the value, with these gradients in the distribution's parameters beside those that it has."""
     if _watch.on:
-        _watch.grads = grads
+        _watch.last = estimator, grads
     be = dist.backend
     constants = (be.stop_gradient(g) for g in grads)
     return be.apply(_attach, (value, *dist.params, *constants), {"estimator": estimator})

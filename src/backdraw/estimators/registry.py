@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from backdraw.distributions import Categorical, Distribution
 from backdraw.errors import InvalidValueError
-from backdraw.estimators.expectation import evaluate, mean
+from backdraw.estimators.expectation import check_samples, evaluate, mean
 
 
 @dataclass(frozen=True)
@@ -61,12 +61,16 @@ class Entry:
         """Call the function with this entry's options."""
         return self.function(*args, **{**self.options, **options})
 
-    def expectation(self, f: Callable[[Any], Any], dist: Any, *, samples: int = 1, **options: Any) -> Any:
-        """Return the mean of f over `samples` with this estimator's gradient, be it a draw's or an expectation's."""
+    def expectation(self, f: Callable[[Any], Any], dist: Any, *, samples: int | None = None, **options: Any) -> Any:
+        """Return the mean of f over `samples` with this estimator's gradient, be it a draw's or an expectation's.
+
+        Without `samples` there are as many as the estimator takes by default: one of a draw, and all where it enumerates.
+        """
         if self.kind == "expectation":
-            return self(f, dist, samples=samples, **options)
+            return self(f, dist, **options, **({} if samples is None else {"samples": samples}))
+        n = check_samples(self.name, 1 if samples is None else samples)
         p = dist if isinstance(dist, Distribution) else self.array(dist)
-        return mean(evaluate(f, self(p.repeated(samples), **options), p))
+        return mean(evaluate(f, self(p.repeated(n), **options), p))
 
 
 ESTIMATORS: dict[str, Entry] = {}

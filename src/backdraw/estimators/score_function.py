@@ -6,7 +6,7 @@ from backdraw.backend import Array, Backend, backend_of
 from backdraw.distributions import Distribution
 from backdraw.errors import InvalidTypeError, InvalidValueError
 from backdraw.estimators.arguments import as_distribution
-from backdraw.estimators.expectation import Function, attach, check_samples, constant, draw, evaluate, mean
+from backdraw.estimators.expectation import Function, attach, check_samples, constant, draw, evaluate, mean, option
 from backdraw.estimators.registry import register
 
 _STATED: dict[str, Any] = {
@@ -89,7 +89,7 @@ def _check_baseline(be: Backend, baseline: Any, batch: tuple[int, ...]) -> Any:
         raise InvalidTypeError(f"baseline: expected a number or a real floating {be.name} array, got {got}")
     if tuple(baseline.shape) not in ((), batch):
         raise InvalidValueError(f"baseline: expected the batch's shape {batch}, got {tuple(baseline.shape)}")
-    return constant(be, baseline)
+    return option(be, baseline)
 
 
 @register(**_STATED, reference="Kool et al. 2019; arXiv 2010.10436")

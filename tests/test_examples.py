@@ -1,0 +1,48 @@
+"""The scripts in examples/, in their quick form: they draw their picture, and it shows what they say."""
+
+import runpy
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from helpers import GROUPS, ROOT
+
+EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
+
+
+def rebar_is_tuned(variance: dict[str, float]) -> None:
+    """The scale and temperature found are worth something, and a control variate of one's own more."""
+    assert variance["rebar, tuned"] < 0.85 * variance["rebar, as it comes"]
+    assert variance["relax, tuned"] < 0.01 * variance["reinforce"]
+
+
+def baselines_help(last: dict[str, tuple[float, float]]) -> None:
+    """Each baseline leaves less variance than the one before, and none a worse loss."""
+    loss, variance = ({name: pair[i] for name, pair in last.items()} for i in (0, 1))
+    assert variance["learned"] < 0.7 * variance["moving average"] < 0.1 * variance["none"]
+    assert max(loss["learned"], loss["moving average"]) < loss["none"]
+
+
+CHECKS: dict[str, Callable[[Any], None]] = {"tune_rebar": rebar_is_tuned, "nvil_baseline": baselines_help}
+
+
+def test_every_example_is_checked() -> None:
+    assert {path.stem for path in EXAMPLES} == set(CHECKS)
+
+
+@pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)
+def test_shows_what_it_says(path: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    used = {
+        line.split()[1].partition(".")[0] for line in path.read_text().splitlines() if line.startswith(("import ", "from "))
+    }
+    if used & {"torch", "jax"} - GROUPS:
+        pytest.skip("not testing on its framework")
+    for name in used & {"sklearn", "matplotlib"}:
+        pytest.importorskip(name)
+    main = runpy.run_path(str(path))["main"]
+    CHECKS[path.stem](main([str(tmp_path), "--quick"]))
+    (picture,) = tmp_path.iterdir()
+    assert picture.name == f"{path.stem}.png"
+    assert picture.read_bytes().startswith(b"\x89PNG")
+    assert capsys.readouterr().out
