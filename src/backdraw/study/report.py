@@ -136,8 +136,9 @@ class Report:
 
     @classmethod
     def from_json(cls, text: str) -> "Report":
-        """Return the report that `to_json` made this text of; null is NaN."""
-        fields = json.loads(text)
+        """Return the report that `to_json` made this text of; null is NaN, and what else the text says is passed over."""
+        said = json.loads(text)
+        fields = {field.name: said[field.name] for field in dataclasses.fields(cls)}
         fields["gradient_norm"] = _estimate(fields["gradient_norm"])
         fields["left_out"] = tuple(LeftOut(*pair) for pair in fields["left_out"])
         fields["rows"] = tuple(

@@ -24,7 +24,7 @@ def notes(report: Report) -> list[str]:
     truth = "the exact gradient, by enumeration" if exact else f"the gradient by {report.reference}"
     said = [f"Measured against {truth}; its norm is {_pair(report.gradient_norm)}."]
     said += [
-        f"FLAGGED: {r.name} is stated to be unbiased, but z = {r.z:.1f} exceeds {r.bound:.2f}."
+        f"FLAGGED: {r.name} is stated to be unbiased, but z = {r.z:.3g} exceeds {r.bound:.2f}."
         for r in report.rows
         if r.flagged
     ]
@@ -76,9 +76,11 @@ def _short(x: float, digits: int = 3) -> str:
 
 
 def _pair(e: Estimate) -> str:
+    """Return a number and its half-width, in as many digits as fit."""
     if math.isnan(e.value):
         return "-"
-    return f"{_short(e.value, 2)}±{_short(e.high - e.value, 1)}"
+    texts = [f"{_short(e.value, digits)}\N{PLUS-MINUS SIGN}{_short(e.high - e.value, 1)}" for digits in (2, 1)]
+    return next((text for text in texts if len(text) <= WIDTHS[1]), texts[-1])
 
 
 def _percent(e: Estimate, unit: float, width: int) -> str:
