@@ -18,7 +18,7 @@ def properties(entry: Entry) -> tuple[str, ...]:
     -------
     tuple of str
         Its name; "draw" or "expectation", what it returns; "discrete", "continuous" or "both", what it draws; whether the
-        value follows the exact distribution or, of an expectation, whether it is made of exact draws alone; whether a
+        value follows the exact distribution or, of an expectation, is a plain mean over exact draws, or exact; whether a
         gradient comes back to the parameters; whether that is the true one in the mean, "-" if there is none; whether f must
         be differentiable.
     """
