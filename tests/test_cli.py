@@ -3,6 +3,7 @@
 import importlib
 import json
 import sys
+import tempfile
 
 import pytest
 from typer.testing import CliRunner
@@ -94,7 +95,7 @@ def test_a_folder_that_refuses_files(tmp_path, monkeypatch):
     def refuse(**options):
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr(cli.tempfile, "TemporaryFile", refuse)
+    monkeypatch.setattr(tempfile, "TemporaryFile", refuse)
     result = run("train", "digits", "--out", tmp_path)
     assert result.exit_code == 2
     assert result.stderr == f"Error: out: cannot write to '{tmp_path}': Permission denied\n"

@@ -1,20 +1,18 @@
 """The ``backdraw`` command."""
 
-import difflib
-import importlib.metadata
 import importlib.util
 import json
-import platform
 import sys
-import tempfile
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any
 
-from backdraw import __version__
-from backdraw.backend import GROUP, OURS, adapter
+from backdraw import __version__, cli_backends, cli_study
+from backdraw.backend import adapter
+from backdraw.cli_checks import backends, check_name, check_writable, fail, versions
 from backdraw.errors import BackdrawError
 from backdraw.study import digits, latents
+from backdraw.study.properties import tabulate
 
 if TYPE_CHECKING:
     import typer
@@ -103,6 +101,35 @@ def application() -> "typer.Typer":
         """Check everything, train, write."""
         _train_digits(backend=backend, latent=latent, estimator=estimator, epochs=epochs, seed=seed, out=out)
 
+    @app.command("study", help=cli_study.STUDY)
+    def study(
+        problem: Annotated[
+            str, typer.Option(help="One of --list, or path/to/file.py:function for your own.")
+        ] = cli_study.PROBLEM,
+        estimator: Annotated[
+            list[str] | None,
+            typer.Option(help="Measure this one; may be given again. name:option=value,... sets options.", show_default="all"),
+        ] = None,
+        backend: Annotated[str, typer.Option(help="What computes: numpy, torch, jax or cupy, in float64.")] = DEFAULT.backend,
+        repeats: Annotated[int, typer.Option(help="Independent gradients of each estimator.")] = 1000,
+        seed: Annotated[int, typer.Option(help="Of the draws.")] = 0,
+        out: Annotated[Path, typer.Option(help="The folder to write to; made if it is not there.")] = Path(),
+        list_problems: Annotated[bool, typer.Option("--list", help="Print the built-in problems, and end.")] = False,
+        properties: Annotated[
+            bool, typer.Option("--properties", help="Print what is stated of every estimator, and end.")
+        ] = False,
+    ) -> None:
+        """Check everything, measure, write."""
+        if list_problems or properties:
+            print(cli_study.listed() if list_problems else tabulate())
+            return
+        cli_study.run(problem=problem, estimators=estimator, backend=backend, repeats=repeats, seed=seed, out=out)
+
+    @app.command("backends")
+    def backends_found() -> None:
+        """Print the frameworks and devices that are found here, and what to install for the others."""
+        print(cli_backends.found())
+
     return app
 
 
@@ -110,18 +137,18 @@ def _train_digits(*, backend: str, latent: str, estimator: str, epochs: int, see
     """Check everything, train, write."""
     from rich.console import Console
 
-    _check_name("backend", backend, _backends())
+    check_name("backend", backend, backends())
     if latent:
-        _check_name("latent", latent, list(latents.LATENTS))
+        check_name("latent", latent, list(latents.LATENTS))
     if estimator:
         kinds = [latent] if latent else list(latents.LATENTS)
-        _check_name("estimator", estimator, sorted({name for kind in kinds for name in latents.trainable(kind)}))
+        check_name("estimator", estimator, sorted({name for kind in kinds for name in latents.trainable(kind)}))
     try:
         config = digits.Config(backend=backend, latent=latent, estimator=estimator, epochs=epochs, seed=seed)
         adapter(backend)
     except BackdrawError as error:
-        _fail(str(error))
-    _check_writable(out)
+        fail(str(error))
+    check_writable(out)
     console = Console(highlight=False, soft_wrap=True)
     trained = _run(console, config)
     written = _write(out, trained)
@@ -175,40 +202,8 @@ def _write(out: Path, trained: digits.Trained) -> list[str]:
         "training_loss": [float(e.losses.mean()) for e in epochs],
         "final": {"train_negative_elbo": train[-1], "held_out_negative_elbo": trained.held_out},
         "seconds": epochs[-1].seconds,
-        "versions": _versions(config.backend),
+        "versions": versions(config.backend),
     }
     text = json.dumps(metrics, indent=2) + "\n"
     pictures.atomically(out / "metrics.json", lambda temporary: temporary.write_text(text, encoding="utf-8"))
     return ["curve.png", "reconstructions.png", "samples.png", "metrics.json"]
-
-
-def _versions(backend: str) -> dict[str, str]:
-    known = {"python": platform.python_version(), "backdraw": __version__, "numpy": importlib.metadata.version("numpy")}
-    version = getattr(sys.modules.get(backend), "__version__", None)
-    return known if version is None else known | {backend: str(version)}
-
-
-def _backends() -> list[str]:
-    return [*OURS, *sorted({entry.name for entry in importlib.metadata.entry_points(group=GROUP)} - {*OURS})]
-
-
-def _check_name(option: str, name: str, known: list[str]) -> None:
-    if name not in known:
-        near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
-        hint = f"; did you mean {near[0]}?" if near else ""
-        _fail(f"{option}: expected one of {', '.join(known)}, got {name!r}{hint}")
-
-
-def _check_writable(out: Path) -> None:
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=out):
-            pass
-    except OSError as error:
-        _fail(f"out: cannot write to {str(out)!r}: {error.strerror}")
-
-
-def _fail(message: str) -> NoReturn:
-    """Say in one line what is wrong with the command line, and end."""
-    print(f"Error: {message}", file=sys.stderr)
-    raise SystemExit(2)

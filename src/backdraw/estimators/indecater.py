@@ -13,7 +13,7 @@ from backdraw.primitive import primitive
 
 
 @register(
-    kind="expectation", gradient="unbiased", forward="hard", law=True, differentiable_f=False, domain="discrete",
+    kind="expectation", gradient="unbiased", forward="hard", law=False, differentiable_f=False, domain="discrete",
     needs=("sample", "support"), reference="arXiv 2311.12569",
 )  # fmt: skip
 def indecater(f: Function, dist: Distribution | Array, *, samples: int = 1, rng: Any = None) -> Array:

@@ -1,0 +1,164 @@
+"""``backdraw study``: estimators measured on a problem."""
+
+import contextlib
+import importlib.util
+import inspect
+import json
+import sys
+import textwrap
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NoReturn
+
+from backdraw import random
+from backdraw.backend import adapter
+from backdraw.cli_checks import backends, check_name, check_writable, fail, versions
+from backdraw.errors import BackdrawError
+from backdraw.estimators import ESTIMATORS
+from backdraw.study.measure import entry_of, measure
+from backdraw.study.problems import PROBLEMS, Made, check_made
+from backdraw.study.report import Report
+
+PROBLEM = "toy-kl"
+FILES = ("study.png", "study.html", "study.json")
+
+STUDY = """Measure which estimator serves a problem.
+
+Every estimator that the problem's distribution can serve gives many independent gradients. They are compared with the
+exact gradient where it can be enumerated, and with a long unbiased run where not: bias, variance, mean squared error,
+cosine to the true gradient, time. An estimator that is stated to be unbiased and is found not to be is flagged.
+
+Written to the folder: `study.png`, `study.html` (one page, needs no network), `study.json`. Ctrl-C keeps what has been
+measured so far.
+
+Your own problem is a function in a file, `make_problem(xp)`: it takes an Array API namespace, and returns f and a
+distribution.
+
+Examples:
+
+- `backdraw study`
+- `backdraw study --problem shared-bernoulli --estimator rloo --estimator rloo:samples=8`
+- `backdraw study --problem mine.py:make_problem --backend torch`
+"""
+
+
+def run(*, problem: str, estimators: list[str] | None, backend: str, repeats: int, seed: int, out: Path) -> None:
+    """Check everything, measure, print and write."""
+    from rich.console import Console
+    from threadpoolctl import threadpool_limits
+
+    check_name("backend", backend, backends())
+    for name in estimators or ():
+        check_name("estimator", name.partition(":")[0], sorted(ESTIMATORS))
+    make, path, extra = _maker(problem)
+    try:
+        entries = [entry_of(name) for name in estimators or (*ESTIMATORS, *extra)]
+        key, be = random.key(seed), adapter(backend).backend
+    except BackdrawError as error:
+        fail(str(error))
+    if repeats < 2:
+        fail(f"repeats: expected 2 or more, got {repeats}")
+    check_writable(out)
+    console = Console(highlight=False, soft_wrap=True)
+    # One thread, so that the times are those of the work; float64, so that a seed gives one report on every backend.
+    with _their_errors(path), be.double(), threadpool_limits(1), _bar(console) as progress:
+        f, dist = check_made(make(be.xp), problem)
+        try:
+            report = measure(f, dist, entries, repeats, rng=key, progress=progress, problem=problem)
+        except BackdrawError as error:
+            fail(str(error))
+    console.print(report.table(), markup=False)
+    _conclude(console, report)
+    write(out, report, {"seed": seed, "versions": versions(backend)})
+    console.print(f"written to {out}: {', '.join(FILES)}", markup=False)
+    if report.interrupted:
+        raise SystemExit(130)
+
+
+def write(out: Path, report: Report, more: dict[str, Any]) -> None:
+    """Write the files, each whole or not at all."""
+    from backdraw.study import pictures
+
+    report.plot(out / "study.png")
+    page, data = report.to_html(), json.dumps(json.loads(report.to_json()) | more, indent=2) + "\n"
+    pictures.atomically(out / "study.html", lambda temporary: temporary.write_text(page, encoding="utf-8"))
+    pictures.atomically(out / "study.json", lambda temporary: temporary.write_text(data, encoding="utf-8"))
+
+
+def listed() -> str:
+    """Return the built-in problems with their sources."""
+    wide = max(map(len, PROBLEMS)) + 2
+    lines = []
+    for p in PROBLEMS.values():
+        said = textwrap.wrap(f"{p.summary}: {p.source}", 100 - wide)
+        lines += [f"{label:<{wide}}{line}" for label, line in zip((p.name, *("",) * len(said)), said, strict=False)]
+    return "\n".join(lines)
+
+
+def _conclude(console: Any, report: Report) -> None:
+    with contextlib.suppress(BackdrawError):  # where nothing was measured to the end, there is no best
+        said = textwrap.wrap(f"Best: {report.best().reason}", 100, subsequent_indent="  ")
+        console.print("\n".join(said), markup=False)
+
+
+@contextlib.contextmanager
+def _bar(console: Any) -> Any:
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (
+        TextColumn("{task.description:<23}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("blocks"),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=console, transient=True) as bar:
+        task = bar.add_task("the true gradient", total=None)
+        yield lambda done, total, name: bar.update(task, completed=done, total=total, description=name)
+
+
+# ------------------------------------------------------------------------------------------------ a user's own problem
+def _maker(problem: str) -> tuple[Callable[[Any], Made], Path | None, tuple[str, ...]]:
+    """Return what makes a problem of a namespace, the file that it is in, and what it adds to the estimators."""
+    name, _, function = problem.rpartition(":")
+    if not name.endswith(".py"):
+        if problem.endswith(".py"):
+            fail(f"problem: expected path/to/file.py:function, got {problem!r}; did you mean {problem}:make_problem?")
+        check_name("problem", problem, PROBLEMS)
+        return PROBLEMS[problem].make, None, PROBLEMS[problem].estimators
+    path = Path(name).resolve()
+    if not path.is_file():
+        fail(f"problem: there is no file {name!r}")
+    with _their_errors(path):
+        spec = importlib.util.spec_from_file_location(path.stem, path)
+        assert spec is not None
+        assert spec.loader is not None
+        module = importlib.util.module_from_spec(spec)
+        sys.path.insert(0, str(path.parent))  # it may import its neighbours, as a script may
+        spec.loader.exec_module(module)
+    check_name("problem", function, [n for n, value in inspect.getmembers(module, callable) if not n.startswith("_")])
+    return getattr(module, function), path, ()
+
+
+@contextlib.contextmanager
+def _their_errors(path: Path | None) -> Any:
+    """Show an error of a user's file from where the file comes in."""
+    try:
+        yield
+    except Exception as error:
+        if path is None:
+            raise
+        _tell(error, path)
+
+
+def _tell(error: Exception, path: Path) -> NoReturn:
+    frames = traceback.extract_tb(error.__traceback__)
+    first = next((i for i, frame in enumerate(frames) if Path(frame.filename) == path), None)
+    if first is None and isinstance(error, BackdrawError):
+        fail(str(error))
+    if first is None and not isinstance(error, SyntaxError):
+        raise error
+    shown = [] if first is None else ["Traceback (most recent call last):\n", *traceback.format_list(frames[first:])]
+    print("".join([*shown, *traceback.format_exception_only(error)]), end="", file=sys.stderr)
+    raise SystemExit(1)

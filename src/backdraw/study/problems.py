@@ -1,0 +1,208 @@
+"""The built-in problems that estimators are measured on: each a function f, a distribution, and where it is from."""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+import backdraw
+from backdraw.backend import Array, Backend
+from backdraw.errors import InvalidTypeError
+from backdraw.primitive import Residuals
+
+Made = tuple[Callable[[Array], Array], backdraw.Distribution]
+SEED = 0  # of the problems that are drawn themselves
+
+
+@dataclass(frozen=True)
+class Problem:
+    """A problem with a name.
+
+    Attributes
+    ----------
+    name : str
+        Its name on the command line.
+    summary, source : str
+        What it is, and where it is from.
+    make : callable
+        From an Array API namespace, f and the distribution, in float64.
+    estimators : tuple of str
+        What is measured beside every estimator at its defaults, such as ``"gumbel_softmax:temperature=0.1"``.
+    """
+
+    name: str
+    summary: str
+    source: str
+    make: Callable[[Any], Made]
+    estimators: tuple[str, ...] = ()
+
+
+# ------------------------------------------------------- the functions, primitives so that NumPy differentiates them too
+@backdraw.primitive(native=True)
+def power(be: Backend, x: Array, c: Array, *, p: float, axes: int, scale: float) -> Array:
+    """``scale * sum(abs(x - c)**p)`` over the last axes."""
+    return _sum(be, scale * be.xp.abs(x - c) ** p, axes)
+
+
+def _power_vjp(be: Backend, residuals: Residuals, g: Array, *, p: float, axes: int, scale: float) -> tuple[Array, None]:
+    x, c = residuals
+    slope = be.xp.sign(x - c) * be.xp.abs(x - c) ** (p - 1.0)
+    return _spread(be, g, axes) * slope * (scale * p), None
+
+
+power.defvjp(lambda be, x, c, **static: (power.function(be, x, c, **static), (x, c)), _power_vjp)
+
+
+@backdraw.primitive(native=True)
+def quadratic_form(be: Backend, x: Array, c: Array, q: Array) -> Array:
+    """``(x - c) @ q @ (x - c)`` over the last two axes together; q is symmetric."""
+    return _quadratic_fwd(be, x, c, q)[0]
+
+
+def _quadratic_fwd(be: Backend, x: Array, c: Array, q: Array) -> tuple[Array, Residuals]:
+    flat = be.xp.reshape(x - c, (*x.shape[:-2], math.prod(x.shape[-2:])))
+    qx = flat @ q
+    return be.xp.sum(flat * qx, axis=-1), (x, qx)
+
+
+def _quadratic_vjp(be: Backend, residuals: Residuals, g: Array) -> tuple[Array, None, None]:
+    x, qx = residuals
+    return be.xp.reshape(2.0 * be.xp.expand_dims(g, axis=-1) * qx, x.shape), None, None
+
+
+quadratic_form.defvjp(_quadratic_fwd, _quadratic_vjp)
+
+
+@backdraw.primitive(native=True)
+def cross_entropy(be: Backend, x: Array, true: Array) -> Array:
+    """``mean(-true * (log(x + 1e-8) - log(true + 1e-8)))`` over the last two axes."""
+    return be.xp.mean(-true * (be.xp.log(x + 1e-8) - be.xp.log(true + 1e-8)), axis=(-2, -1))
+
+
+cross_entropy.defvjp(
+    lambda be, x, true: (cross_entropy.function(be, x, true), (x, true)),
+    lambda be, res, g: (-_spread(be, g, 2) * res[1] / (res[0] + 1e-8) / math.prod(res[1].shape[-2:]), None),
+)
+
+
+@backdraw.primitive(native=True)
+def bell(be: Backend, x: Array, *, k: float) -> Array:
+    """``exp(-k * x**2)``."""
+    return be.xp.exp(-k * x * x)
+
+
+bell.defvjp(
+    lambda be, x, *, k: (bell.function(be, x, k=k), (x,)),
+    lambda be, res, g, *, k: (-2.0 * k * g * res[0] * be.xp.exp(-k * res[0] * res[0]),),
+)
+
+
+@backdraw.primitive(native=True)
+def cosine(be: Backend, x: Array, *, k: float) -> Array:
+    """``cos(k * x)``."""
+    return be.xp.cos(k * x)
+
+
+cosine.defvjp(
+    lambda be, x, *, k: (cosine.function(be, x, k=k), (x,)),
+    lambda be, res, g, *, k: (-k * g * be.xp.sin(k * res[0]),),
+)
+
+
+def _sum(be: Backend, x: Array, axes: int) -> Array:
+    return be.xp.sum(x, axis=tuple(range(-axes, 0))) if axes else x
+
+
+def _spread(be: Backend, g: Array, axes: int) -> Array:
+    return be.xp.reshape(g, (*g.shape, *(1,) * axes))
+
+
+# ------------------------------------------------------------------------------------------------------ the problems
+def _float64(xp: Any, values: Any) -> Array:
+    return xp.asarray(np.asarray(values, np.float64).tolist(), dtype=xp.float64)
+
+
+def _toy_kl(xp: Any) -> Made:
+    logits, true = np.random.default_rng(SEED).uniform(size=(2, 5, 5))
+    true = _float64(xp, true / true.sum(-1, keepdims=True))
+    p = backdraw.Categorical(_float64(xp, logits - np.log(np.exp(logits).sum(-1, keepdims=True))))
+    return lambda x: cross_entropy(x, true), p
+
+
+def _bits(logits: Any, c: Any, p: float, scale: float = 1.0) -> Callable[[Any], Made]:
+    """Return what makes bits and ``scale * sum(abs(x - c)**p)``."""
+
+    def make(xp: Any) -> Made:
+        target = _float64(xp, c)
+        axes = np.ndim(logits)
+        return lambda x: power(x, target, p=p, axes=axes, scale=scale), backdraw.Bernoulli(_float64(xp, logits))
+
+    return make
+
+
+def _quadratic_categorical(xp: Any) -> Made:
+    rng = np.random.default_rng(SEED)
+    root = rng.normal(size=(16, 16))
+    q, c, logits = _float64(xp, root @ root.T / 16), _float64(xp, np.full((4, 4), 0.45)), rng.normal(size=(4, 4))
+    return lambda x: quadratic_form(x, c, q), backdraw.Categorical(_float64(xp, logits))
+
+
+def _normal(cost: Callable[[Any], Callable[[Array], Array]]) -> Callable[[Any], Made]:
+    return lambda xp: (cost(xp), backdraw.Normal(_float64(xp, 1.0), _float64(xp, 1.5)))
+
+
+def _square(xp: Any) -> Callable[[Array], Array]:
+    k = _float64(xp, 1.0)
+    return lambda x: power(x, k, p=2.0, axes=0, scale=1.0)
+
+
+_REBAR = "the toy of REBAR (arXiv 1703.07370) and RELAX (arXiv 1711.00123)"
+_LIU = "Liu et al. (arXiv 1810.04777), Kool et al. (arXiv 2002.06043)"
+_REINMAX = "after ReinMax (arXiv 2304.08612), which has 128 bits; here the exact gradient can be enumerated"
+_SURVEY = "the costs of Mohamed et al., Monte Carlo Gradient Estimation (arXiv 1906.10652), at k = 1"
+_TOY = (
+    *(f"intermediate_loss:step_size={s}" for s in (0.01, 0.001)),
+    *(f"gumbel_softmax:temperature={t}" for t in (0.1, 10.0)),
+)
+PROBLEMS = {
+    problem.name: problem
+    for problem in (
+        Problem(
+            "toy-kl", "5 five-way categoricals, mean(-true (log x - log true)), x and true + 1e-8",
+            "toy example 1 of intermediate loss sampling", _toy_kl, _TOY,
+        ),
+        *(
+            Problem(f"bernoulli-toy{suffix}", f"one bit at logit 0, (x - {t})^2", _REBAR, _bits(0.0, t, 2.0))
+            for suffix, t in (("", 0.49), ("-0.45", 0.45), ("-0.499", 0.499))
+        ),
+        Problem(
+            "shared-bernoulli", "3 bits at logit 0, sum_i (x_i - c_i)^2 for c = (.6, .51, .48); a gradient for each bit",
+            _LIU, _bits(np.zeros(3), (0.6, 0.51, 0.48), 2.0),
+        ),
+        Problem(
+            "quadratic-categorical", "4 four-way categoricals, (x - 0.45)' Q (x - 0.45), Q random and positive",
+            _REINMAX.replace("128 bits", "its quadratic of 128 bits"), _quadratic_categorical,
+        ),
+        *(
+            Problem(
+                f"polynomial{suffix}", f"10 bits at logit 0, mean_i |x_i - 0.45|^{p:g}", _REINMAX,
+                _bits(np.zeros(10), np.full(10, 0.45), p, 0.1),
+            )
+            for suffix, p in (("", 2.0), ("-1.5", 1.5), ("-3", 3.0))
+        ),
+        Problem("normal-quadratic", "Normal(1, 1.5), (x - 1)^2", _SURVEY, _normal(_square)),
+        Problem("normal-exponential", "Normal(1, 1.5), exp(-x^2)", _SURVEY, _normal(lambda _: lambda x: bell(x, k=1.0))),
+        Problem("normal-cosine", "Normal(1, 1.5), cos(x)", _SURVEY, _normal(lambda _: lambda x: cosine(x, k=1.0))),
+    )
+}  # fmt: skip
+
+
+def check_made(made: Any, origin: str) -> Made:
+    """Return the f and the distribution that a user's function made, or say what it should have made."""
+    pair = isinstance(made, tuple) and len(made) == 2
+    if not (pair and callable(made[0]) and isinstance(made[1], backdraw.Distribution)):
+        got = f"({', '.join(type(x).__name__ for x in made)})" if isinstance(made, tuple) else type(made).__name__
+        raise InvalidTypeError(f"problem: expected {origin} to return f and a distribution, got {got}")
+    return made[0], made[1]

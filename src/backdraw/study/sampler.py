@@ -1,0 +1,129 @@
+"""The gradients of one problem, computed a block of repeats at a time, and the gradient that they should be."""
+
+import dataclasses
+import math
+import time
+import zlib
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+import backdraw
+from backdraw.backend import Array
+from backdraw.distributions.base import NEEDS
+from backdraw.errors import InvalidTypeError, InvalidValueError
+from backdraw.estimators import ESTIMATORS, Entry
+from backdraw.estimators.exact import LIMIT
+from backdraw.estimators.expectation import evaluate
+from backdraw.random import Key, fold_in
+from backdraw.study import moments
+from backdraw.study.digits import to_numpy
+
+BLOCK = 100  # repeats that are computed together
+NUMBERS = 2**23  # in the largest array of a block, about
+DRAWS = 100  # of each rloo gradient in the reference
+Step = Callable[[Any, Array], tuple[Any, Array]]
+
+
+class Sampler:
+    """The problem, and how its gradients are computed: a block of repeats at a time."""
+
+    def __init__(self, f: Callable[[Array], Array], p: Any) -> None:
+        self.f, self.p = f, p
+        two = p.repeated(2).stopped()
+        values = evaluate(f, backdraw.draw(two, shape=1, rng=Key(0, 0)), two)  # what is wrong with f is told here
+        if values.ndim < 2:
+            raise InvalidValueError(
+                "f: expected values of shape (samples, repeats, *batch), one more batch axis than dist has, "
+                f"got shape {tuple(values.shape)}"
+            )
+        self.kept = values.ndim - 2
+        self.size = float(p.backend.xp.max(p.backend.xp.abs(p.backend.stop_gradient(values))))
+
+    @property
+    def joint(self) -> float:
+        """The number of joint values, infinite where they cannot be enumerated."""
+        if not (hasattr(self.p, "support") and hasattr(self.p, "log_prob")):
+            return math.inf
+        states, factors = self.p.support()[0].shape[0], math.prod(self.p.batch_shape[self.kept :])
+        return math.inf if factors * math.log2(states) > math.log2(LIMIT) else states**factors
+
+    def block(self, entry: Entry) -> int:
+        """Return how many repeats go into a block."""
+        numbers = sum(math.prod(x.shape) for x in self.p.params)
+        if "support" in entry.needs and math.isfinite(self.joint):
+            numbers *= int(self.joint)
+        return max(2, min(BLOCK, NUMBERS // max(1, numbers)))
+
+    def step(self, entry: Entry, key: Key, n: int) -> Step:
+        """Return the step of a `Backend.scan`, from the number of a block to its n gradients, one a row."""
+        p = self.p
+        be, xp = p.backend, p.backend.xp
+        names = [name for name in p.parameters if not isinstance(getattr(p, name), float)]
+        params = [xp.broadcast_to(x, (n, *x.shape)) for x in p.params]
+
+        def step(carry: Any, index: Array) -> tuple[Any, Array]:
+            noise: dict[str, Any] = {"rng": fold_in(key, index)} if draws(entry) else {}
+
+            def estimate(*params: Array) -> Array:
+                q = p.replace(**dict(zip(names, params, strict=True)))
+                return entry(self.f, q, **noise) if entry.kind == "expectation" else entry.expectation(self.f, q, **noise)
+
+            value, pullback = backdraw.vjp(estimate, *params)
+            grads = pullback(xp.ones_like(value))
+            return carry, xp.concat([xp.reshape(be.stop_gradient(g), (n, -1)) for g in grads], axis=1)
+
+        return step
+
+    def run(self, step: Step, block: int) -> tuple[np.ndarray, float]:
+        """Return the gradients of a block, and the seconds that they took."""
+        be = self.p.backend
+        number = be.xp.asarray([block], dtype=be.xp.int32, device=be.device(self.p.params[0]))
+        start = time.perf_counter()
+        grads = be.scan(step, (), number)[1]
+        float(grads[0, 0, 0])  # it has been computed then
+        seconds = time.perf_counter() - start
+        return to_numpy(grads[0, ...]).astype(np.float64), seconds
+
+
+def draws(entry: Entry) -> bool:
+    """Whether an estimator takes noise."""
+    return "rng" in (entry.function.__kwdefaults__ or {})
+
+
+def unfit(entry: Entry, p: Any) -> str:
+    """Return why an estimator cannot be measured with a distribution; an empty string where it can."""
+    kind = "discrete" if p.discrete else "continuous"
+    if entry.gradient == "none":
+        return "its draws carry no gradient"
+    if entry.domain not in ("both", kind):
+        return f"it is for {entry.domain} distributions"
+    for need in entry.needs:
+        if not hasattr(p, need):
+            return f"it needs {need}() of {type(p).__name__}, but {NEEDS[need]}"
+    if entry.objective != "mean":
+        return f"its gradient is that of another objective, the {entry.objective} of f"
+    code = entry.function.__code__
+    names = code.co_varnames[code.co_argcount : code.co_argcount + code.co_kwonlyargcount]
+    missing = [n for n in names if n not in (entry.function.__kwdefaults__ or {}) and n not in entry.options]
+    return f"it needs the option {missing[0]}, which has no default" if missing else ""
+
+
+def target(sampler: Sampler, key: Key, reference: int) -> tuple[moments.Target, str]:
+    """Return the true gradient: enumerated, or as the mean of rloo over so many draws; and which of the two it is."""
+    if math.isfinite(sampler.joint):
+        grads, _ = sampler.run(sampler.step(ESTIMATORS["exact"], key, 1), 0)
+        return moments.Target(grads[0], np.zeros_like(grads[0])), "exact"
+    rloo = dataclasses.replace(ESTIMATORS["rloo"], options={"samples": DRAWS})
+    why = unfit(rloo, sampler.p)
+    if why:
+        raise InvalidTypeError(f"dist: its gradient cannot be enumerated, and rloo cannot take its place: {why}")
+    n = max(2, min(BLOCK, NUMBERS // DRAWS // max(1, sum(math.prod(x.shape) for x in sampler.p.params))))
+    step = sampler.step(rloo, fold_in(key, zlib.crc32(b"reference")), n)
+    m, blocks = moments.Moments(np.zeros(1)), -(-reference // (n * DRAWS))
+    for block in range(blocks):
+        m.add(sampler.run(step, block)[0])
+    if m.count < 2:
+        raise InvalidValueError("f: the gradients of its reference, by rloo, are not finite")
+    return moments.Target(m.mean, m.variances / m.count), f"rloo, {blocks * n * DRAWS} draws"

@@ -1,0 +1,92 @@
+"""A report as text that fits a terminal of 100 columns."""
+
+import math
+import textwrap
+
+from backdraw.study.moments import Estimate
+from backdraw.study.report import Report, Row
+
+COLUMNS = 100
+WIDTHS = (23, 13, 5, 12, 12, 6, 10, 12)
+HEAD = ("estimator", "bias", "z", "variance", "mse", "cosine", "us/grad", "var x us")
+
+
+def title(report: Report) -> str:
+    """Return a line that says what was measured."""
+    size = f"{report.coordinates} coordinate{'s' if report.coordinates > 1 else ''}"
+    where = f"{report.distribution}, {size}, {report.dtype} on {report.backend}"
+    return f"{report.problem or 'E[f(x)]'}: {where}, {report.repeats} repeats"
+
+
+def notes(report: Report) -> list[str]:
+    """Return what must be said beside the numbers, a sentence each."""
+    exact = report.reference == "exact"
+    truth = "the exact gradient, by enumeration" if exact else f"the gradient by {report.reference}"
+    said = [f"Measured against {truth}; its norm is {_pair(report.gradient_norm)}."]
+    said += [
+        f"FLAGGED: {r.name} is stated to be unbiased, but z = {r.z:.3g} exceeds {r.bound:.2f}."
+        for r in report.rows
+        if r.flagged
+    ]
+    said += [f"{r.name}: {r.nan} gradients were not finite, and are left out." for r in report.rows if r.nan]
+    if report.interrupted:
+        said.append("Interrupted: the estimators marked with * have fewer repeats.")
+    reasons: dict[str, list[str]] = {}
+    for name, reason in report.left_out:
+        reasons.setdefault(reason, []).append(name)
+    return said + [f"Not measured: {', '.join(names)}: {reason.removesuffix('.')}." for reason, names in reasons.items()]
+
+
+def text(report: Report) -> str:
+    """Return the table, with the notes below."""
+    lines = [title(report), "", _line(HEAD), *(_line(_cells(r)) for r in report.rows), ""]
+    lines += [line for note in notes(report) for line in textwrap.wrap(note, COLUMNS, subsequent_indent="  ")]
+    return "\n".join(lines)
+
+
+def _cells(r: Row) -> tuple[str, ...]:
+    mark = "!" if r.flagged else "" if r.complete else "*"
+    numbers = zip((r.variance, r.error, r.seconds, r.work), (1.0, 1.0, 1e6, 1e6), (12, 12, 10, 12), strict=True)
+    variance, error, us, work = (_percent(e, unit, width) for e, unit, width in numbers)
+    z = "-" if math.isnan(r.z) else f"{r.z:.1f}" if r.z < 999 else _short(r.z, 1)
+    cosine = "-" if math.isnan(r.cosine.value) else f"{r.cosine.value:.3f}"
+    return (_fitted(r.name, WIDTHS[0] - len(mark)) + mark, _pair(r.bias), z, variance, error, cosine, us, work)
+
+
+def _line(cells: tuple[str, ...]) -> str:
+    first, *rest = zip(cells, WIDTHS, strict=True)
+    return f"{first[0]:<{first[1]}}" + "".join(f" {cell:>{width}}" for cell, width in rest)
+
+
+def _fitted(name: str, width: int) -> str:
+    """Shorten a name to a width: of its options first the names go, then what is left over."""
+    if len(name) > width:
+        entry, _, options = name.partition(":")
+        values = ",".join(option.partition("=")[2] for option in options.split(","))
+        name = f"{entry}:{values}" if options else entry
+    return name if len(name) <= width else f"{name[: width - 2]}.."
+
+
+def _short(x: float, digits: int = 3) -> str:
+    """Return a number with so many digits."""
+    if x == 0 or 0.01 <= abs(x) < 10**digits - 0.5:
+        return f"{x:.{digits}g}"
+    mantissa, exponent = f"{x:.{digits - 1}e}".split("e")
+    return f"{mantissa}e{int(exponent)}"
+
+
+def _pair(e: Estimate) -> str:
+    """Return a number and its half-width, in as many digits as fit."""
+    if math.isnan(e.value):
+        return "-"
+    texts = [f"{_short(e.value, digits)}\N{PLUS-MINUS SIGN}{_short(e.high - e.value, 1)}" for digits in (2, 1)]
+    return next((text for text in texts if len(text) <= WIDTHS[1]), texts[-1])
+
+
+def _percent(e: Estimate, unit: float, width: int) -> str:
+    """Return a number and its half-width in percent, in as many digits as fit."""
+    if math.isnan(e.value) or e.value == 0:
+        return "-" if e.value else "0"
+    half = "?" if math.isnan(e.high) else min(999, round(100 * max(e.high - e.value, e.value - e.low) / e.value))
+    texts = [f"{_short(unit * e.value, digits)}±{half}%" for digits in (3, 2, 1)]
+    return next((text for text in texts if len(text) <= width), texts[-1])

@@ -1,0 +1,73 @@
+"""The built-in problems: f and its gradient against plain formulas, and that they can be measured."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+from helpers import Library, finite_difference
+
+import backdraw
+from backdraw.errors import InvalidTypeError
+from backdraw.study import measure
+from backdraw.study.problems import PROBLEMS, check_made
+
+KEY = backdraw.key(0)
+RNG = np.random.default_rng(2)
+EVENTS = {"normal-quadratic": 0, "normal-exponential": 0, "normal-cosine": 0}
+
+
+def plain(name: str) -> Any:
+    """Return the summary's formula in plain NumPy, where it is one."""
+    powers = {"polynomial": 2.0, "polynomial-1.5": 1.5, "polynomial-3": 3.0}
+    if name in powers:
+        return lambda x: (np.abs(x - 0.45) ** powers[name]).mean(-1)
+    centres = {"bernoulli-toy": 0.49, "bernoulli-toy-0.45": 0.45, "bernoulli-toy-0.499": 0.499, "normal-quadratic": 1.0}
+    if name in centres:
+        return lambda x: (x - centres[name]) ** 2
+    return {
+        "shared-bernoulli": lambda x: ((x - np.asarray([0.6, 0.51, 0.48])) ** 2).sum(-1),
+        "normal-exponential": lambda x: np.exp(-x * x),
+        "normal-cosine": np.cos,
+    }.get(name)
+
+
+@pytest.mark.parametrize("name", PROBLEMS)
+def test_f_and_its_gradient(name: str, framework: Library) -> None:
+    with framework.be.double():
+        f, p = PROBLEMS[name].make(framework.xp)
+        x = RNG.uniform(0.1, 0.9, size=(2, *p.params[0].shape))
+        value, pullback = backdraw.vjp(f, framework.asarray(x))
+        on_numpy: Any = PROBLEMS[name].make(np)[0]
+        framework.check(value, np.asarray((plain(name) or on_numpy)(x)), rtol=1e-12)
+        slope = finite_difference(on_numpy, x, np.ones(np.shape(on_numpy(x))), 1e-6)
+        framework.check(pullback(framework.xp.ones_like(value))[0], slope, rtol=1e-6, atol=1e-8)
+
+
+@pytest.mark.needs("numpy")
+def test_toy_kl_is_the_divergence_but_for_the_entropy() -> None:
+    """At one-hot draws the loss is a linear function of x: log(1e-8) where x is 0, log(1 + 1e-8) where it is 1."""
+    f, p = PROBLEMS["toy-kl"].make(np)
+    logits = p.params[0]
+    np.testing.assert_allclose(np.exp(logits).sum(-1), 1.0)
+    x = backdraw.draw(p, shape=50, rng=KEY)
+    true = np.random.default_rng(0).uniform(size=(2, 5, 5))[1]
+    true = true / true.sum(-1, keepdims=True)
+    expected = (-true * (np.where(x == 1, 0.0, np.log(1e-8)) - np.log(true))).mean((-2, -1))
+    np.testing.assert_allclose(f(x), expected, rtol=1e-6)
+
+
+@pytest.mark.needs("numpy")
+@pytest.mark.parametrize("name", PROBLEMS)
+def test_can_be_measured(name: str) -> None:
+    f, p = PROBLEMS[name].make(np)
+    continuous = name.startswith("normal")
+    report = measure(f, p, ["rloo", "pathwise" if continuous else "straight_through"], 20, rng=KEY, reference=2000)
+    assert len(report.rows) == 2
+    assert report.reference.startswith("rloo" if continuous else "exact")
+    assert not any(r.nan for r in report.rows)
+
+
+@pytest.mark.parametrize("made", [None, (1, 2), (len, np.zeros(3)), (len, backdraw.Bernoulli(np.zeros(3)), 3)])
+def test_what_a_users_function_may_return(made: Any) -> None:
+    with pytest.raises(InvalidTypeError, match=r"problem: expected mine\.py:f to return f and a distribution, got "):
+        check_made(made, "mine.py:f")
