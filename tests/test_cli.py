@@ -60,7 +60,7 @@ def test_long_runs_print_a_short_table(tmp_path, monkeypatch):
         (["--backend", "pytorch"], "backend: expected one of numpy, cupy, torch, jax, got 'pytorch'; did you mean torch?"),
         (["--backend", "qqq"], "backend: expected one of numpy, cupy, torch, jax, got 'qqq'"),
         (["--estimator", "gumbel_soft"], "got 'gumbel_soft'; did you mean gumbel_softmax?"),
-        (["--estimator", "draw"], "estimator: expected one of gapped_straight_through, "),
+        (["--estimator", "draw"], "estimator: expected one of blackbox, "),
         (["--latent", "norm"], "latent: expected one of categorical, bernoulli, normal, got 'norm'; did you mean normal?"),
         (["--latent", "normal", "--estimator", "select"], "estimator: expected one of intermediate_loss, reparameterize, "),
         (["--epochs", 0], "epochs: expected 1 or more, got 0"),

@@ -13,17 +13,18 @@ import backdraw
 
 CLASSES = [
     "BackdrawError", "BackendError", "Bernoulli", "Categorical", "Concrete", "Distribution", "ExpConcrete",
-    "Exponential", "GradientError", "Gumbel", "Key", "Laplace", "LogNormal", "Logistic", "MultivariateNormal", "Normal",
-    "Primitive", "Uniform",
+    "Exponential", "GradientError", "Gumbel", "Key", "Laplace", "LogNormal", "Logistic", "MultivariateNormal",
+    "Normal", "Oracle", "Primitive", "StepState", "Uniform",
 ]  # fmt: skip
 FUNCTIONS = [
-    "arm", "arsm", "disarm", "draw", "exact", "fold_in", "gapped_straight_through", "gumbel_max", "gumbel_rao",
-    "gumbel_softmax", "hard_concrete", "hard_concrete_nonzero", "indecater", "intermediate_loss", "key", "kl",
-    "measure_valued", "muprop", "pathwise", "primitive", "rebar", "reinforce", "reinmax", "relax", "reparameterize",
-    "rloo", "select", "split", "stop_gradient", "straight_through", "sum_and_sample", "unordered_set",
-    "value_and_grad", "variance_loss", "vimco", "vjp",
+    "adaptive_step", "arm", "arsm", "blackbox", "disarm", "draw", "exact", "fenchel_young", "fold_in",
+    "gapped_straight_through", "gumbel_max", "gumbel_rao", "gumbel_softmax", "hard_concrete", "hard_concrete_nonzero",
+    "implicit_mle", "indecater", "intermediate_loss", "key", "kl", "measure_valued", "muprop", "pathwise",
+    "perturbed_argmax", "primitive", "rebar", "reinforce", "reinmax", "relax", "reparameterize", "rloo", "select",
+    "split", "stop_gradient", "straight_through", "sum_and_sample", "unordered_set", "value_and_grad",
+    "variance_loss", "vimco", "vjp",
 ]  # fmt: skip
-MODULES = ["backend", "distributions", "errors", "estimators", "gradient", "random", "schedules", "threefry"]
+MODULES = ["backend", "baselines", "distributions", "errors", "estimators", "gradient", "random", "schedules", "threefry"]
 
 ELSEWHERE = ["torch", "jax", "jaxlib", "cupy", "scipy", "sklearn", "matplotlib", "typer", "rich"]
 LOADED = f"print([name for name in {ELSEWHERE} if name in sys.modules])"

@@ -179,7 +179,7 @@ def test_initial_parameters_are_those_of_torchs_linear_layers():
 @pytest.mark.parametrize(
     ("options", "error", "message"),
     [
-        ({"estimator": "draw"}, ValueError, "estimator: expected one of gapped_straight_through, .*, got 'draw'"),
+        ({"estimator": "draw"}, ValueError, "estimator: expected one of blackbox, .*, got 'draw'"),
         ({"epochs": 0}, ValueError, "epochs: expected 1 or more, got 0"),
         ({"epochs": 1.0}, TypeError, "epochs: expected an int, got float"),
         ({"width": True}, TypeError, "width: expected an int, got bool"),
