@@ -1,16 +1,12 @@
 """Gumbel-softmax beside its peers, interleaved in one process: ``nox -s bench`` prints the table and writes it to docs/."""
 
-import os
-import platform
-import statistics
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import cases
-import numpy as np
 import pytest
+from timing import machine, side_by_side, versions
 
 PAGE = Path(__file__).parent.parent / "docs" / "benchmarks.md"
 GOALS = {  # ours over the peer's, by shape
@@ -21,22 +17,6 @@ GOALS = {  # ours over the peer's, by shape
     "numpy_soft": (1.5, 0.40, 0.10),
 }
 Row = tuple[str, tuple[int, ...], float, float, float]
-
-
-def side_by_side(ours: Callable[[], object], peer: Callable[[], object], seconds: float = 4.0) -> tuple[float, float, float]:
-    """Median times of both, in turns, and the median of the ratio of neighbours."""
-    for _ in range(3):  # compile, and warm up
-        ours(), peer()
-    once = _time(ours) + _time(peer)
-    times = [(_time(ours), _time(peer)) for _ in range(max(5, min(2000, int(seconds / once))))]
-    mine, other = zip(*times, strict=True)
-    return statistics.median(mine), statistics.median(other), statistics.median(a / b for a, b in times)
-
-
-def _time(f: Callable[[], object]) -> float:
-    start = time.perf_counter()
-    f()
-    return time.perf_counter() - start
 
 
 @pytest.fixture(scope="module")
@@ -71,10 +51,6 @@ def table(found: list[Row]) -> str:
 
 def page(text: str) -> str:
     """The page of the documentation."""
-    import jax
-    import torch
-
-    versions = f"Python {platform.python_version()}, NumPy {np.__version__}, torch {torch.__version__}, JAX {jax.__version__}"
     what = "\n".join(f"- `{case.__name__}`: {case.__doc__}" for case in cases.CASES)
     return f"""# Benchmarks
 
@@ -84,13 +60,7 @@ Written by `nox -s bench`.
 
 {what}
 
-Measured on {_processor()}, {os.cpu_count()} cores, {platform.system()}; {versions}.
+Measured on {machine()}; {versions("numpy=NumPy", "torch=torch", "jax=JAX")}.
 
 {text}
 """
-
-
-def _processor() -> str:
-    info = Path("/proc/cpuinfo")
-    names = [line.partition(":")[2].strip() for line in info.read_text().splitlines() if line.startswith("model name")]
-    return names[0] if names else platform.processor()

@@ -63,10 +63,7 @@ class Entry:
         return self.function(*args, **{**self.options, **options})
 
     def expectation(self, f: Callable[[Any], Any], dist: Any, *, samples: int | None = None, **options: Any) -> Any:
-        """Return the mean of f over `samples` with this estimator's gradient, be it a draw's or an expectation's.
-
-        Without `samples` there are as many as the estimator takes by default: one of a draw, and all where it enumerates.
-        """
+        """Return the mean of f over `samples`, or as many as the estimator takes by default, with this one's gradient."""
         if self.kind == "expectation":
             return self(f, dist, **options, **({} if samples is None else {"samples": samples}))
         n = check_samples(self.name, 1 if samples is None else samples)
