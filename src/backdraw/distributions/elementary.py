@@ -1,0 +1,239 @@
+"""Sums over all subsets of k items: elementary symmetric polynomials, as probabilities, so that nothing over- or underflows.
+
+A factor ``exp(-tau)`` on every weight leaves ``p(x)``, over the subsets of k items, as it is. With ``p_i = sigmoid(u_i - tau)``
+the subset is one of independent bits, given that k of them are 1; for the tau at which the bits have k ones on average that
+is a likely event. The tables of these counts are convolutions of probabilities and subtract nothing. Whichever are fewer
+are counted: the items in the subset or those outside, called moves below.
+
+Arrays have rows along the last axis. In the tables the items come first, then the counts, then the rows.
+"""
+
+from typing import Any, NamedTuple
+
+from backdraw.backend import Array, Backend
+
+_FAR = 1000.0  # a sigmoid that far out is 0 or 1 in every dtype
+
+
+class Odds(NamedTuple):
+    """Rows of utilities over a temperature, as the log-odds of independent bits."""
+
+    x: Array  # less tau
+    top: Array  # the mask of the k largest
+
+
+def kth(be: Backend, u: Array, k: int) -> tuple[Array, Array]:
+    """Return the k-th largest of each row and the one after it, 0 < k < n."""
+    n = u.shape[-1]
+    ordered = be.xp.sort(be.stop_gradient(u), axis=-1)
+    return ordered[..., n - k : n - k + 1], ordered[..., n - k - 1 : n - k]
+
+
+def largest(be: Backend, u: Array, least: Array, k: int) -> Array:
+    """Return the mask of the k largest of each row, the first of equals, where `least` is the k-th."""
+    xp = be.xp
+    above, level = u > least, be.cast(u == least, u.dtype)
+    room = k - be.row_sum(be.cast(above, u.dtype))
+    return above | ((level > 0) & (be.cumsum(level) <= room))
+
+
+def top(be: Backend, u: Array, k: int) -> Array:
+    """Return the vertex of the k largest, in the dtype of u; zeros where fewer than k are above -inf."""
+    xp, n = be.xp, u.shape[-1]
+    if k in (0, n):
+        return be.cast(_certain(be, u, k) & xp.all(u > -xp.inf, axis=-1, keepdims=True), u.dtype)
+    least, _ = kth(be, u, k)
+    return be.cast(largest(be, u, least, k) & (least > -xp.inf), u.dtype)
+
+
+def _certain(be: Backend, u: Array, k: int) -> Array:
+    return (u > -be.xp.inf) if k else (u != u)
+
+
+def odds(be: Backend, u: Array, k: int, temperature: float, *, exact: bool = False) -> Odds:
+    """Return log-odds of bits whose number of ones is k on average: nearly, or `exact`.
+
+    In between, tau is a constant to derivatives: sums over subsets do not depend on it.
+    """
+    xp, n = be.xp, u.shape[-1]
+    if k in (0, n):
+        sure = _certain(be, u, k)
+        return Odds(xp.where(sure, xp.inf, xp.full_like(u, -xp.inf)), xp.full_like(sure, k > 0))
+    least, after = kth(be, u, k)
+    mask = largest(be, be.stop_gradient(u), least, k)
+    origin = xp.where(least > -xp.inf, least, 0.0)
+    half = xp.clip((origin - after) / (2.0 * temperature), None, _FAR)
+    z = (u - origin) / temperature + half  # 0 lies halfway between the k-th and the next
+    return Odds(z - _tau(be, be.stop_gradient(z), mask, half, exact), mask)
+
+
+def _tau(be: Backend, z: Array, mask: Array, half: Array, exact: bool) -> Array:
+    # With A = sum of sigmoid(z - tau) below the top k and C = sum of sigmoid(tau - z) in it, tau solves log(A / C) = 0,
+    # whose derivative in tau is between -2 and -1, for every sigmoid in the top is larger than any below. A step with the
+    # slope -1.5 therefore leaves at most a third of the error, at first log(n) or less; Newton's steps square it.
+    xp = be.xp
+    e, faint = xp.exp(xp.clip(half - xp.abs(z), None, 0.0)), xp.exp(-half)
+    v = xp.ones_like(half)  # exp(tau)
+    for i in range(10 if exact else 5):
+        r = e / (faint * e + xp.where(mask, 1.0 / v, v))  # the sigmoids, over `faint`
+        below, inside = xp.where(mask, 0.0, r), xp.where(mask, r, 0.0)
+        # Neither is less than this, but where all is cut at _FAR.
+        a, c = xp.maximum(be.row_sum(below), 1.0 / (1.0 + v)), xp.maximum(be.row_sum(inside), v / (1.0 + v))
+        rest = 1.0 - faint * r
+        slope = be.at_least(be.row_sum(below * rest) / a + be.row_sum(inside * rest) / c, 1.0) if i >= 5 else 1.5
+        v = v * xp.exp(xp.log(a / c) / slope)
+    return xp.log(v)
+
+
+def balanced(be: Backend, u: Array, k: int, temperature: float) -> Array:
+    """Return log-odds of bits whose mean number of ones is exactly k, as a function to be differentiated."""
+    xp, n = be.xp, u.shape[-1]
+    x, mask = odds(be, u, k, temperature, exact=True)
+    if k in (0, n):
+        return x
+    p, q = be.sigmoid(x), be.sigmoid(-x)
+    slope = be.row_sum(p * q)
+    excess = be.row_sum(xp.where(mask, 0.0, p)) - be.row_sum(xp.where(mask, q, 0.0))
+    step = xp.where(slope > 0, excess / xp.where(slope > 0, slope, 1.0), 0.0)
+    return x - xp.clip(step, -1.0, 1.0)  # by rounding errors, and any more in a row without a subset
+
+
+# ------------------------------------------------------------------------------------------------------ tables
+def _moves(be: Backend, x: Array, k: int) -> tuple[Array, Array, int]:
+    """Return the probabilities that an item moves and that it stays, items first, and how many move."""
+    n = x.shape[-1]
+    p, q = (be.xp.moveaxis(be.sigmoid(y), -1, 0) for y in (x, -x))
+    return (p, q, k) if 2 * k <= n else (q, p, n - k)
+
+
+def _shift(be: Backend, table: Array) -> Array:
+    return be.xp.concat([be.xp.zeros_like(table[:1, ...]), table[:-1, ...]], axis=0)
+
+
+def _start(be: Backend, like: Array, few: int) -> Array:
+    one = be.xp.ones_like(like)[None, ...]
+    return be.xp.concat([one, be.xp.zeros_like(be.xp.broadcast_to(one, (few, *like.shape)))], axis=0)
+
+
+def _counts(be: Backend, move: Array, stay: Array, few: int) -> tuple[Array, Array]:
+    """Return the law of the number of moves, up to `few`, after all items, and before each of them."""
+
+    def step(table: Array, item: Array) -> tuple[Array, Array]:
+        return item[0, ...] * table + item[1, ...] * _shift(be, table), table
+
+    return be.scan(step, _start(be, move[0, ...], few), be.xp.stack([stay, move], axis=1))
+
+
+def _both_ways(be: Backend, x: Array) -> Array:
+    return be.xp.stack([x, be.xp.flip(x, axis=0)], axis=1)
+
+
+def _after(be: Backend, tables: Array) -> Array:
+    # Met at item i and count j: the law of few - j moves after it.
+    return be.xp.flip(be.xp.flip(tables, axis=0), axis=1)
+
+
+def _met(be: Backend, before: Array, after: Array) -> tuple[Array, Array]:
+    """Sum over the counts before an item that stays, and before one that moves."""
+    return be.xp.sum(before * after, axis=1), be.xp.sum(before[:, :-1, ...] * after[:, 1:, ...], axis=1)
+
+
+def _ratio(be: Backend, a: Array, b: Array) -> Array:
+    live = b > 0
+    return be.xp.where(live, a / be.xp.where(live, b, 1.0), 0.0)
+
+
+def inclusion(be: Backend, x: Array, k: int) -> tuple[Array, Array]:
+    """Return for log-odds the probabilities that each item is in the subset, and that it is not; zeros where there is none."""
+    move, stay, few = _moves(be, x, k)
+    _, tables = _counts(be, _both_ways(be, move), _both_ways(be, stay), few)
+    stays, moves = _met(be, tables[:, :, 0, ...], _after(be, tables[:, :, 1, ...]))
+    stays, moves = stay * stays, move * moves
+    every = (be.xp.moveaxis(_ratio(be, y, stays + moves), 0, -1) for y in (moves, stays))
+    moved, stayed = every
+    return (moved, stayed) if 2 * k <= x.shape[-1] else (stayed, moved)
+
+
+def covariance(be: Backend, x: Array, g: Array, k: int) -> Array:
+    """Return the covariance of the subset with ``<g, x>``: the Jacobian of the marginals, times g."""
+    # P(i in) P(i out) (E[<g, x> | i in] - E[<g, x> | i out]). Beside each table T runs its tangent along g, with the sums
+    # of <g, moves> in place of 1.
+    xp = be.xp
+    move, stay, few = _moves(be, x, k)
+    g = xp.moveaxis(g, -1, 0)
+    items = xp.stack([_both_ways(be, y) for y in (stay, move, move * g)], axis=1)
+    start = _start(be, items[0, 0, ...], few)
+    none = xp.zeros_like(start)[:, None, ...]
+
+    def step(pair: Array, item: Array) -> tuple[Array, Array]:
+        moved = _shift(be, pair)
+        gain = xp.concat([none, moved[:, :1, ...]], axis=1)
+        return item[0, ...] * pair + item[1, ...] * moved + item[2, ...] * gain, pair
+
+    _, pairs = be.scan(step, xp.concat([start[:, None, ...], none], axis=1), items)
+    t, dt = pairs[:, :, 0, 0, ...], pairs[:, :, 1, 0, ...]
+    after, dafter = _after(be, pairs[:, :, 0, 1, ...]), _after(be, pairs[:, :, 1, 1, ...])
+    stays, moves = _met(be, t, after)
+    parts = zip(_met(be, dt, after), _met(be, t, dafter), strict=True)
+    dstays, dmoves = (a + b for a, b in parts)
+    dmoves = dmoves + g * moves
+    total = stay * stays + move * moves
+    weight = _ratio(be, move, total) * _ratio(be, stay, total)
+    return xp.moveaxis(weight * (stays * dmoves - moves * dstays), 0, -1)
+
+
+def log_total(be: Backend, x: Array, k: int) -> Array:
+    """Return the log-probability that bits of these log-odds have k ones, with a last axis of size 1."""
+    total = _counts(be, *_moves(be, x, k))[0][-1, ...][..., None]
+    live = total > 0
+    return be.xp.where(live, be.xp.log(be.xp.where(live, total, 1.0)), -be.xp.inf)
+
+
+def sample(be: Backend, u: Array, uniform: Array, *, k: int) -> Array:
+    """Draw subsets item by item, from the last to the first, with one uniform each; more samples may be in front."""
+    xp, dtype = be.xp, u.dtype
+    x = odds(be, xp.astype(u, xp.float64), k, 1.0).x
+    move, stay, few = _moves(be, x, k)
+    total, before = _counts(be, move, stay, few)
+    into = move[:, None, ...] * xp.concat([xp.zeros_like(before[:, :1, ...]), before[:, :-1, ...]], axis=1)
+    # The probability that an item moves, given how many do up to it; exactly 1 where all of them must.
+    moves = _ratio(be, into, stay[:, None, ...] * before + into)
+    extra = uniform.ndim - u.ndim
+    moves = xp.reshape(moves, (*moves.shape[:2], *(1,) * extra, *moves.shape[2:]))
+    uniform = xp.moveaxis(uniform, -1, 0)
+
+    def step(left: Array, i: Any) -> tuple[Array, Array]:
+        place = xp.reshape(i, (1,))
+        chance = xp.sum(left * xp.take(moves, place, axis=0)[0, ...], axis=0)
+        moved = xp.take(uniform, place, axis=0)[0, ...] < chance
+        fewer = xp.concat([left[1:, ...], xp.zeros_like(left[:1, ...])], axis=0)
+        return xp.where(moved, fewer, left), moved
+
+    left = xp.flip(_start(be, uniform[0, ...], few), axis=0)  # one-hot: how many moves are left
+    _, moved = be.scan(step, left, xp.flip(xp.arange(u.shape[-1], device=be.device(u)), axis=0))
+    moved = xp.moveaxis(xp.flip(moved, axis=0), 0, -1)
+    chosen = moved if 2 * k <= u.shape[-1] else ~moved
+    return be.cast(chosen & (total[-1, ...] > 0)[..., None], dtype)
+
+
+def project(be: Backend, u: Array, k: int, temperature: float) -> Array:
+    """Project u / temperature onto the points between 0 and 1 that sum to k; zeros where fewer than k are above -inf."""
+    xp, n = be.xp, u.shape[-1]
+    if k in (0, n):
+        return top(be, u, k)
+    least, _ = kth(be, u, k)
+    live = least > -xp.inf
+    # y = clip(z - tau, 0, 1), and with the k-th largest z at 0 tau is in [-1, 0].
+    z = xp.clip((u - xp.where(live, least, 0.0)) / temperature, -1.0, 1.0)
+    low, high = -xp.ones_like(least), xp.zeros_like(least)
+    for _ in range(30):
+        tau = 0.5 * (low + high)
+        over = be.row_sum(xp.clip(z - tau, 0.0, 1.0)) > k
+        low, high = xp.where(over, tau, low), xp.where(over, high, tau)
+    for _ in range(2):  # and from the entries in between, exactly
+        y = z - tau
+        free = be.cast((y > 0) & (y < 1), z.dtype)
+        count = be.row_sum(free)
+        ones = be.row_sum(be.cast(y >= 1, z.dtype))
+        tau = xp.where(count > 0, (be.row_sum(free * z) + ones - k) / xp.where(count > 0, count, 1.0), tau)
+    return xp.where(live, xp.clip(z - tau, 0.0, 1.0), 0.0)
