@@ -99,15 +99,27 @@ def balanced(be: Backend, u: Array, k: int, temperature: float) -> Array:
 
 
 # ------------------------------------------------------------------------------------------------------ tables
+def _items_first(be: Backend, x: Array) -> Array:
+    return be.xp.permute_dims(x, (x.ndim - 1, *range(x.ndim - 1)))
+
+
+def _items_last(be: Backend, x: Array) -> Array:
+    return be.xp.permute_dims(x, (*range(1, x.ndim), 0))
+
+
 def _moves(be: Backend, x: Array, k: int) -> tuple[Array, Array, int]:
     """Return the probabilities that an item moves and that it stays, items first, and how many move."""
     n = x.shape[-1]
-    p, q = (be.xp.moveaxis(be.sigmoid(y), -1, 0) for y in (x, -x))
+    p, q = (_items_first(be, be.sigmoid(y)) for y in (x, -x))
     return (p, q, k) if 2 * k <= n else (q, p, n - k)
 
 
 def _shift(be: Backend, table: Array) -> Array:
     return be.xp.concat([be.xp.zeros_like(table[:1, ...]), table[:-1, ...]], axis=0)
+
+
+def _lower(be: Backend, tables: Array) -> Array:
+    return be.xp.concat([be.xp.zeros_like(tables[:, :1, ...]), tables[:, :-1, ...]], axis=1)
 
 
 def _start(be: Backend, like: Array, few: int) -> Array:
@@ -118,10 +130,11 @@ def _start(be: Backend, like: Array, few: int) -> Array:
 def _counts(be: Backend, move: Array, stay: Array, few: int) -> tuple[Array, Array]:
     """Return the law of the number of moves, up to `few`, after all items, and before each of them."""
 
-    def step(table: Array, item: Array) -> tuple[Array, Array]:
-        return item[0, ...] * table + item[1, ...] * _shift(be, table), table
+    def step(table: Array, item: tuple[Array, Array]) -> tuple[Array, Array]:
+        move, stay = item
+        return stay * table + move * _shift(be, table), table
 
-    return be.scan(step, _start(be, move[0, ...], few), be.xp.stack([stay, move], axis=1))
+    return be.scan(step, _start(be, move[0, ...], few), (move, stay))
 
 
 def _both_ways(be: Backend, x: Array) -> Array:
@@ -149,7 +162,7 @@ def inclusion(be: Backend, x: Array, k: int) -> tuple[Array, Array]:
     _, tables = _counts(be, _both_ways(be, move), _both_ways(be, stay), few)
     stays, moves = _met(be, tables[:, :, 0, ...], _after(be, tables[:, :, 1, ...]))
     stays, moves = stay * stays, move * moves
-    every = (be.xp.moveaxis(_ratio(be, y, stays + moves), 0, -1) for y in (moves, stays))
+    every = (_items_last(be, _ratio(be, y, stays + moves)) for y in (moves, stays))
     moved, stayed = every
     return (moved, stayed) if 2 * k <= x.shape[-1] else (stayed, moved)
 
@@ -160,26 +173,25 @@ def covariance(be: Backend, x: Array, g: Array, k: int) -> Array:
     # of <g, moves> in place of 1.
     xp = be.xp
     move, stay, few = _moves(be, x, k)
-    g = xp.moveaxis(g, -1, 0)
-    items = xp.stack([_both_ways(be, y) for y in (stay, move, move * g)], axis=1)
-    start = _start(be, items[0, 0, ...], few)
-    none = xp.zeros_like(start)[:, None, ...]
+    both = (_both_ways(be, move), _both_ways(be, stay))
+    g = _items_first(be, g)
+    _, tables = _counts(be, *both, few)
+    gains = (both[0] * _both_ways(be, g))[:, None, ...] * _lower(be, tables)
 
-    def step(pair: Array, item: Array) -> tuple[Array, Array]:
-        moved = _shift(be, pair)
-        gain = xp.concat([none, moved[:, :1, ...]], axis=1)
-        return item[0, ...] * pair + item[1, ...] * moved + item[2, ...] * gain, pair
+    def step(tangent: Array, item: tuple[Array, Array, Array]) -> tuple[Array, Array]:
+        move, stay, gain = item
+        return stay * tangent + move * _shift(be, tangent) + gain, tangent
 
-    _, pairs = be.scan(step, xp.concat([start[:, None, ...], none], axis=1), items)
-    t, dt = pairs[:, :, 0, 0, ...], pairs[:, :, 1, 0, ...]
-    after, dafter = _after(be, pairs[:, :, 0, 1, ...]), _after(be, pairs[:, :, 1, 1, ...])
+    _, tangents = be.scan(step, xp.zeros_like(gains[0, ...]), (*both, gains))
+    t, dt = tables[:, :, 0, ...], tangents[:, :, 0, ...]
+    after, dafter = _after(be, tables[:, :, 1, ...]), _after(be, tangents[:, :, 1, ...])
     stays, moves = _met(be, t, after)
     parts = zip(_met(be, dt, after), _met(be, t, dafter), strict=True)
     dstays, dmoves = (a + b for a, b in parts)
     dmoves = dmoves + g * moves
     total = stay * stays + move * moves
     weight = _ratio(be, move, total) * _ratio(be, stay, total)
-    return xp.moveaxis(weight * (stays * dmoves - moves * dstays), 0, -1)
+    return _items_last(be, weight * (stays * dmoves - moves * dstays))
 
 
 def log_total(be: Backend, x: Array, k: int) -> Array:
@@ -195,12 +207,12 @@ def sample(be: Backend, u: Array, uniform: Array, *, k: int) -> Array:
     x = odds(be, xp.astype(u, xp.float64), k, 1.0).x
     move, stay, few = _moves(be, x, k)
     total, before = _counts(be, move, stay, few)
-    into = move[:, None, ...] * xp.concat([xp.zeros_like(before[:, :1, ...]), before[:, :-1, ...]], axis=1)
+    into = move[:, None, ...] * _lower(be, before)
     # The probability that an item moves, given how many do up to it; exactly 1 where all of them must.
     moves = _ratio(be, into, stay[:, None, ...] * before + into)
     extra = uniform.ndim - u.ndim
     moves = xp.reshape(moves, (*moves.shape[:2], *(1,) * extra, *moves.shape[2:]))
-    uniform = xp.moveaxis(uniform, -1, 0)
+    uniform = _items_first(be, uniform)
 
     def step(left: Array, i: Any) -> tuple[Array, Array]:
         place = xp.reshape(i, (1,))
@@ -211,7 +223,7 @@ def sample(be: Backend, u: Array, uniform: Array, *, k: int) -> Array:
 
     left = xp.flip(_start(be, uniform[0, ...], few), axis=0)  # one-hot: how many moves are left
     _, moved = be.scan(step, left, xp.flip(xp.arange(u.shape[-1], device=be.device(u)), axis=0))
-    moved = xp.moveaxis(xp.flip(moved, axis=0), 0, -1)
+    moved = _items_last(be, xp.flip(moved, axis=0))
     chosen = moved if 2 * k <= u.shape[-1] else ~moved
     return be.cast(chosen & (total[-1, ...] > 0)[..., None], dtype)
 

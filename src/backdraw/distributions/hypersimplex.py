@@ -66,7 +66,7 @@ _BODIES: dict[str, tuple[Callable[..., Array], Callable[..., Array]]] = {
 @primitive(symmetric=True)
 def relaxed(be: Backend, u: Array, *, k: int, temperature: float, regularizer: str, dtype: Any) -> Array:
     """Point of the hypersimplex that maximises ``<u, x> - temperature * f(x)``, rounded to a dtype."""
-    return be.cast(be.rowwise(_BODIES[regularizer][0], widened(be, (u,))[0], k=k, temperature=temperature), dtype)
+    return be.cast(be.program(_BODIES[regularizer][0], widened(be, (u,))[0], k=k, temperature=temperature), dtype)
 
 
 def _relaxed_vjp(
@@ -81,7 +81,7 @@ def _relaxed_vjp(
 ) -> tuple[Array]:
     (u,) = residuals
     wide = widened(be, (u,))[0]
-    back = be.rowwise(_BODIES[regularizer][1], wide, be.cast(g, wide.dtype), k=k, temperature=temperature)
+    back = be.program(_BODIES[regularizer][1], wide, be.cast(g, wide.dtype), k=k, temperature=temperature)
     return (be.cast(back, u.dtype),)
 
 
@@ -145,7 +145,7 @@ class OfRows(Primitive):
 
     def forward(self, be: Backend, *arrays: Array, **static: Any) -> tuple[Array, Residuals]:
         """Evaluate the function."""
-        rows = be.rowwise(self.value, *widened(be, arrays), **static)
+        rows = be.program(self.value, *widened(be, arrays), **static)
         return be.cast(rows[..., 0], arrays[0].dtype), arrays
 
     def backward(self, be: Backend, residuals: Residuals, cotangent: Array, **static: Any) -> tuple[Array | None, ...]:

@@ -117,7 +117,7 @@ class Subset(Distribution):
         """Exact draws, item by item from the last to the first, each given those before; in float64."""
         be = self.backend
         with be.double():
-            return be.rowwise(elementary.sample, be.stop_gradient(self.logits), noise, k=self.k)
+            return be.program(elementary.sample, be.stop_gradient(self.logits), noise, k=self.k)
 
     def log_prob(self, x: Array) -> Array:
         """Log-probability of `x`, of the batch shape; -inf unless x is k ones and otherwise zeros.
@@ -183,7 +183,7 @@ class Subset(Distribution):
         """Ones at the k largest utilities, the first of equals; no gradient."""
         be = self.backend
         u = be.stop_gradient(utilities)
-        return be.cast(be.rowwise(elementary.top, be.cast(u, be.wide(u.dtype)), k=self.k), self.logits.dtype)
+        return be.cast(be.program(elementary.top, be.cast(u, be.wide(u.dtype)), k=self.k), self.logits.dtype)
 
     def relax(self, utilities: Array, temperature: Any = 1.0, regularizer: str = "entropy") -> Array:
         """Point between the subsets at ``utilities / temperature``, by regularizer, with its exact vjp."""
@@ -198,4 +198,4 @@ class Subset(Distribution):
         """Return the target of intermediate loss sampling: ``x - step`` projected to sums of k, whatever the `projection`."""
         be = self.backend
         y = be.xp.where(be.stop_gradient(self.logits) > -be.xp.inf, x - step, -be.xp.inf)
-        return be.rowwise(elementary.project, y, k=self.k, temperature=1.0)
+        return be.program(elementary.project, y, k=self.k, temperature=1.0)
