@@ -8,6 +8,7 @@ are counted: the items in the subset or those outside, called moves below.
 Arrays have rows along the last axis. In the tables the items come first, then the counts, then the rows.
 """
 
+from functools import partial
 from typing import Any, NamedTuple
 
 from backdraw.backend import Array, Backend
@@ -73,15 +74,22 @@ def _tau(be: Backend, z: Array, mask: Array, half: Array, exact: bool) -> Array:
     # slope -1.5 therefore leaves at most a third of the error, at first log(n) or less; Newton's steps square it.
     xp = be.xp
     e, faint = xp.exp(xp.clip(half - xp.abs(z), None, 0.0)), xp.exp(-half)
-    v = xp.ones_like(half)  # exp(tau)
-    for i in range(10 if exact else 5):
+
+    def step(v: Array, _: Array, *, newton: bool = False) -> tuple[Array, None]:  # v = exp(tau)
         r = e / (faint * e + xp.where(mask, 1.0 / v, v))  # the sigmoids, over `faint`
         below, inside = xp.where(mask, 0.0, r), xp.where(mask, r, 0.0)
         # Neither is less than this, but where all is cut at _FAR.
         a, c = xp.maximum(be.row_sum(below), 1.0 / (1.0 + v)), xp.maximum(be.row_sum(inside), v / (1.0 + v))
+        if not newton:
+            return v * xp.exp(xp.log(a / c) / 1.5), None
         rest = 1.0 - faint * r
-        slope = be.at_least(be.row_sum(below * rest) / a + be.row_sum(inside * rest) / c, 1.0) if i >= 5 else 1.5
-        v = v * xp.exp(xp.log(a / c) / slope)
+        slope = be.row_sum(below * rest) / a + be.row_sum(inside * rest) / c
+        return v * xp.exp(xp.log(a / c) / be.at_least(slope, 1.0)), None
+
+    five = xp.arange(5, device=be.device(z))
+    v, _ = be.scan(step, xp.ones_like(half), five)
+    if exact:
+        v, _ = be.scan(partial(step, newton=True), v, five)
     return xp.log(v)
 
 
@@ -114,8 +122,8 @@ def _moves(be: Backend, x: Array, k: int) -> tuple[Array, Array, int]:
     return (p, q, k) if 2 * k <= n else (q, p, n - k)
 
 
-def _shift(be: Backend, table: Array) -> Array:
-    return be.xp.concat([be.xp.zeros_like(table[:1, ...]), table[:-1, ...]], axis=0)
+def _shift(be: Backend, none: Array, table: Array) -> Array:
+    return be.xp.concat([none, table[:-1, ...]], axis=0)
 
 
 def _lower(be: Backend, tables: Array) -> Array:
@@ -130,11 +138,14 @@ def _start(be: Backend, like: Array, few: int) -> Array:
 def _counts(be: Backend, move: Array, stay: Array, few: int) -> tuple[Array, Array]:
     """Return the law of the number of moves, up to `few`, after all items, and before each of them."""
 
+    start = _start(be, move[0, ...], few)
+    none = be.xp.zeros_like(start[:1, ...])
+
     def step(table: Array, item: tuple[Array, Array]) -> tuple[Array, Array]:
         move, stay = item
-        return stay * table + move * _shift(be, table), table
+        return stay * table + move * _shift(be, none, table), table
 
-    return be.scan(step, _start(be, move[0, ...], few), (move, stay))
+    return be.scan(step, start, (move, stay))
 
 
 def _both_ways(be: Backend, x: Array) -> Array:
@@ -180,9 +191,11 @@ def covariance(be: Backend, x: Array, g: Array, k: int) -> Array:
 
     def step(tangent: Array, item: tuple[Array, Array, Array]) -> tuple[Array, Array]:
         move, stay, gain = item
-        return stay * tangent + move * _shift(be, tangent) + gain, tangent
+        return stay * tangent + move * _shift(be, none, tangent) + gain, tangent
 
-    _, tangents = be.scan(step, xp.zeros_like(gains[0, ...]), (*both, gains))
+    start = xp.zeros_like(gains[0, ...])
+    none = start[:1, ...]
+    _, tangents = be.scan(step, start, (*both, gains))
     t, dt = tables[:, :, 0, ...], tangents[:, :, 0, ...]
     after, dafter = _after(be, tables[:, :, 1, ...]), _after(be, tangents[:, :, 1, ...])
     stays, moves = _met(be, t, after)
@@ -238,10 +251,14 @@ def project(be: Backend, u: Array, k: int, temperature: float) -> Array:
     # y = clip(z - tau, 0, 1), and with the k-th largest z at 0 tau is in [-1, 0].
     z = xp.clip((u - xp.where(live, least, 0.0)) / temperature, -1.0, 1.0)
     low, high = -xp.ones_like(least), xp.zeros_like(least)
-    for _ in range(30):
+
+    def halve(bracket: tuple[Array, Array], _: Array) -> tuple[tuple[Array, Array], None]:
+        low, high = bracket
         tau = 0.5 * (low + high)
         over = be.row_sum(xp.clip(z - tau, 0.0, 1.0)) > k
-        low, high = xp.where(over, tau, low), xp.where(over, high, tau)
+        return (xp.where(over, tau, low), xp.where(over, high, tau)), None
+
+    tau = be.scan(halve, (low, high), xp.arange(30, device=be.device(u)))[0][0]
     for _ in range(2):  # and from the entries in between, exactly
         y = z - tau
         free = be.cast((y > 0) & (y < 1), z.dtype)

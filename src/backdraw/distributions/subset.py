@@ -151,9 +151,7 @@ class Subset(Distribution):
         if math.comb(n, self.k) > LIMIT:
             raise InvalidValueError(f"k: expected at most {LIMIT} subsets to enumerate, got {math.comb(n, self.k)}")
         every = list(itertools.combinations(range(n), self.k))
-        members = be.xp.reshape(
-            be.xp.asarray(every, dtype=be.xp.int64, device=be.device(self.logits)), (len(every), self.k)
-        )
+        members = be.xp.reshape(be.xp.asarray(every, dtype=be.xp.int64, device=be.device(self.logits)), (len(every), self.k))
         values = hypersimplex.indicators(be, members, n, self.logits.dtype)
         values = be.xp.reshape(values, (len(every), *(1,) * len(self.batch_shape), n))
         return be.xp.broadcast_to(values, (len(every), *self.logits.shape)), hypersimplex.chances(self.logits, members)
