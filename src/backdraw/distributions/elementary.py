@@ -1,9 +1,9 @@
 """Sums over all subsets of k items: elementary symmetric polynomials, as probabilities, so that nothing over- or underflows.
 
-A factor ``exp(-tau)`` on every weight leaves ``p(x)``, over the subsets of k items, as it is. With ``p_i = sigmoid(u_i - tau)``
-the subset is one of independent bits, given that k of them are 1; for the tau at which the bits have k ones on average that
-is a likely event. The tables of these counts are convolutions of probabilities and subtract nothing. Whichever are fewer
-are counted: the items in the subset or those outside, called moves below.
+A factor ``exp(-tau)`` on every weight leaves the probabilities of the subsets of k items as they are. With
+``p_i = sigmoid(u_i - tau)`` the subset is one of independent bits, given that k of them are 1; for the tau at which the bits
+have k ones on average that is a likely event. The tables of these counts are convolutions of probabilities and subtract
+nothing. Whichever are fewer are counted: the items in the subset or those outside, called moves below.
 
 Arrays have rows along the last axis. In the tables the items come first, then the counts, then the rows.
 """
@@ -32,7 +32,6 @@ def kth(be: Backend, u: Array, k: int) -> tuple[Array, Array]:
 
 def largest(be: Backend, u: Array, least: Array, k: int) -> Array:
     """Return the mask of the k largest of each row, the first of equals, where `least` is the k-th."""
-    xp = be.xp
     above, level = u > least, be.cast(u == least, u.dtype)
     room = k - be.row_sum(be.cast(above, u.dtype))
     return above | ((level > 0) & (be.cumsum(level) <= room))
@@ -52,10 +51,7 @@ def _certain(be: Backend, u: Array, k: int) -> Array:
 
 
 def odds(be: Backend, u: Array, k: int, temperature: float, *, exact: bool = False) -> Odds:
-    """Return log-odds of bits whose number of ones is k on average: nearly, or `exact`.
-
-    In between, tau is a constant to derivatives: sums over subsets do not depend on it.
-    """
+    """Return log-odds of bits whose number of ones is k on average: nearly, or `exact`; tau is a constant to derivatives."""
     xp, n = be.xp, u.shape[-1]
     if k in (0, n):
         sure = _certain(be, u, k)
@@ -137,7 +133,6 @@ def _start(be: Backend, like: Array, few: int) -> Array:
 
 def _counts(be: Backend, move: Array, stay: Array, few: int) -> tuple[Array, Array]:
     """Return the law of the number of moves, up to `few`, after all items, and before each of them."""
-
     start = _start(be, move[0, ...], few)
     none = be.xp.zeros_like(start[:1, ...])
 

@@ -17,7 +17,7 @@ LIMIT = 2**20
 
 @dataclass(frozen=True, eq=False)
 class Subset(Distribution):
-    r"""k of n items, as a vector of k ones: :math:`p(x) = \exp \langle l, x \rangle / Z` over :math:`\sum_i x_i = k`.
+    r"""Subset of k among n items, as a vector of k ones: :math:`p(x) = \exp \langle l, x \rangle / Z` over :math:`\sum_i x_i = k`.
 
     :math:`Z = e_k(\exp l)` is the elementary symmetric polynomial; it, the marginals and exact draws come from a dynamic
     programme of O(nk).
@@ -66,12 +66,12 @@ class Subset(Distribution):
     >>> import backdraw
     >>> p = backdraw.Subset(np.array([0.0, 1.0, 2.0, -1.0]), k=2)
     >>> p.mean().round(3)
-    array([0.356, 0.629, 0.872, 0.143])
+    array([0.306, 0.694, 0.881, 0.119])
     >>> backdraw.draw(p, shape=2, rng=backdraw.key(0))
-    array([[0., 1., 1., 0.],
+    array([[1., 0., 1., 0.],
            [0., 1., 1., 0.]])
     >>> backdraw.stochastic_softmax(p, temperature=0.5, rng=backdraw.key(0)).round(3)
-    array([0., 0., 0., 0.])
+    array([0.121, 0.525, 0.999, 0.355])
     """
 
     logits: Array
@@ -120,10 +120,7 @@ class Subset(Distribution):
             return be.program(elementary.sample, be.stop_gradient(self.logits), noise, k=self.k)
 
     def log_prob(self, x: Array) -> Array:
-        """Log-probability of `x`, of the batch shape; -inf unless x is k ones and otherwise zeros.
-
-        Differentiable in the logits, and in x as ``<logits, x>`` is.
-        """
+        """Log-probability of `x`, of the batch shape, differentiable in both; -inf unless x is k ones and else zeros."""
         return hypersimplex.log_prob(self.logits, x, k=self.k)
 
     def score(self, x: Array) -> Array:

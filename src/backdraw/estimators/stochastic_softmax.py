@@ -81,9 +81,9 @@ def stochastic_softmax(
     >>> import backdraw
     >>> p = backdraw.Subset(np.array([0.0, 1.0, 2.0, -1.0]), k=2)
     >>> backdraw.stochastic_softmax(p, temperature=0.5, rng=backdraw.key(0)).round(3)
-    array([0., 0., 0., 0.])
+    array([0.121, 0.525, 0.999, 0.355])
     >>> backdraw.stochastic_softmax(p, hard=True, rng=backdraw.key(0))
-    array([0., 0., 0., 0.])
+    array([0., 1., 1., 0.])
     """
     p = as_distribution(dist, "stochastic_softmax", "perturb", "relax")
     return relaxed_draw(p, temperature, backward_temperature, regularizer, hard, rng)
