@@ -17,7 +17,7 @@ LIMIT = 2**20
 
 @dataclass(frozen=True, eq=False)
 class Subset(Distribution):
-    r"""Subset of k among n items, as a vector of k ones: :math:`p(x) = \exp \langle l, x \rangle / Z` over :math:`\sum_i x_i = k`.
+    r"""Subset of k among n items: :math:`p(x) = \exp \langle l, x \rangle / Z` over vectors of k ones and n - k zeros.
 
     :math:`Z = e_k(\exp l)` is the elementary symmetric polynomial; it, the marginals and exact draws come from a dynamic
     programme of O(nk).
