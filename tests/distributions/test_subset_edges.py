@@ -141,12 +141,12 @@ def test_dtypes(framework: Library, dtype: str) -> None:
 
 
 def test_many_items() -> None:
-    # C(1000, 300) is beyond float32 by far: equal logits have equal marginals whatever n is.
-    p = Subset(np.zeros((2, 1000), np.float32), 300)
-    np.testing.assert_allclose(p.mean(), 0.3, rtol=1e-5)
-    np.testing.assert_allclose(p.log_partition(), scipy.special.betaln(301, 701) * -1 - np.log(1001), rtol=1e-6)
+    # C(400, 180) is beyond float32 by far: equal logits have equal marginals whatever n is.
+    p = Subset(np.zeros((2, 400), np.float32), 180)
+    np.testing.assert_allclose(p.mean(), 0.45, rtol=1e-5)
+    np.testing.assert_allclose(p.log_partition(), scipy.special.betaln(181, 221) * -1 - np.log(401), rtol=1e-6)
     x = backdraw.draw(p, rng=KEY)
-    np.testing.assert_array_equal(x.sum(-1), 300)
+    np.testing.assert_array_equal(x.sum(-1), 180)
 
 
 @pytest.mark.parametrize("k", [-1, 4, 100])

@@ -205,7 +205,7 @@ def test_under_vmap_and_compile(name: str, dist: str) -> None:
 
 @pytest.mark.needs("torch")
 @pytest.mark.filterwarnings(r"ignore:[\s\S]*should not be instantiated:DeprecationWarning")
-@pytest.mark.parametrize(("name", "dist"), [(e, d) for e, d in DRAWS if d in ("Categorical", "Bernoulli", "Normal")])
+@pytest.mark.parametrize(("name", "dist"), [(e, d) for e, d in DRAWS if d in ("Categorical", "Bernoulli", "Subset", "Normal")])
 def test_under_compile(name: str, dist: str) -> None:
     import torch
 

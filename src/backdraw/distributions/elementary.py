@@ -122,10 +122,6 @@ def _shift(be: Backend, none: Array, table: Array) -> Array:
     return be.xp.concat([none, table[:-1, ...]], axis=0)
 
 
-def _lower(be: Backend, tables: Array) -> Array:
-    return be.xp.concat([be.xp.zeros_like(tables[:, :1, ...]), tables[:, :-1, ...]], axis=1)
-
-
 def _start(be: Backend, like: Array, few: int) -> Array:
     one = be.xp.ones_like(like)[None, ...]
     return be.xp.concat([one, be.xp.zeros_like(be.xp.broadcast_to(one, (few, *like.shape)))], axis=0)
@@ -138,7 +134,7 @@ def _counts(be: Backend, move: Array, stay: Array, few: int) -> tuple[Array, Arr
 
     def step(table: Array, item: tuple[Array, Array]) -> tuple[Array, Array]:
         move, stay = item
-        return stay * table + move * _shift(be, none, table), table
+        return stay * table + _shift(be, none, move * table), table
 
     return be.scan(step, start, (move, stay))
 
@@ -182,15 +178,14 @@ def covariance(be: Backend, x: Array, g: Array, k: int) -> Array:
     both = (_both_ways(be, move), _both_ways(be, stay))
     g = _items_first(be, g)
     _, tables = _counts(be, *both, few)
-    gains = (both[0] * _both_ways(be, g))[:, None, ...] * _lower(be, tables)
-
-    def step(tangent: Array, item: tuple[Array, Array, Array]) -> tuple[Array, Array]:
-        move, stay, gain = item
-        return stay * tangent + move * _shift(be, none, tangent) + gain, tangent
-
-    start = xp.zeros_like(gains[0, ...])
+    start = xp.zeros_like(tables[0, ...])
     none = start[:1, ...]
-    _, tangents = be.scan(step, start, (*both, gains))
+
+    def step(tangent: Array, item: tuple[Array, Array, Array, Array]) -> tuple[Array, Array]:
+        move, stay, gain, table = item
+        return stay * tangent + _shift(be, none, move * tangent + gain * table), tangent
+
+    _, tangents = be.scan(step, start, (*both, _both_ways(be, move * g), tables))
     t, dt = tables[:, :, 0, ...], tangents[:, :, 0, ...]
     after, dafter = _after(be, tables[:, :, 1, ...]), _after(be, tangents[:, :, 1, ...])
     stays, moves = _met(be, t, after)
@@ -215,7 +210,7 @@ def sample(be: Backend, u: Array, uniform: Array, *, k: int) -> Array:
     x = odds(be, xp.astype(u, xp.float64), k, 1.0).x
     move, stay, few = _moves(be, x, k)
     total, before = _counts(be, move, stay, few)
-    into = move[:, None, ...] * _lower(be, before)
+    into = move[:, None, ...] * xp.concat([xp.zeros_like(before[:, :1, ...]), before[:, :-1, ...]], axis=1)
     # The probability that an item moves, given how many do up to it; exactly 1 where all of them must.
     moves = _ratio(be, into, stay[:, None, ...] * before + into)
     extra = uniform.ndim - u.ndim
