@@ -9,7 +9,7 @@ Arrays have rows along the last axis. In the tables the items come first, then t
 """
 
 from functools import partial
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from backdraw.backend import Array, Backend
 
@@ -217,15 +217,15 @@ def sample(be: Backend, u: Array, uniform: Array, *, k: int) -> Array:
     moves = xp.reshape(moves, (*moves.shape[:2], *(1,) * extra, *moves.shape[2:]))
     uniform = _items_first(be, uniform)
 
-    def step(left: Array, i: Any) -> tuple[Array, Array]:
-        place = xp.reshape(i, (1,))
-        chance = xp.sum(left * xp.take(moves, place, axis=0)[0, ...], axis=0)
-        moved = xp.take(uniform, place, axis=0)[0, ...] < chance
-        fewer = xp.concat([left[1:, ...], xp.zeros_like(left[:1, ...])], axis=0)
-        return xp.where(moved, fewer, left), moved
-
     left = xp.flip(_start(be, uniform[0, ...], few), axis=0)  # one-hot: how many moves are left
-    _, moved = be.scan(step, left, xp.flip(xp.arange(u.shape[-1], device=be.device(u)), axis=0))
+    none = xp.zeros_like(left[:1, ...])
+
+    def step(left: Array, item: tuple[Array, Array]) -> tuple[Array, Array]:
+        chances, u = item
+        moved = u < xp.sum(left * chances, axis=0)
+        return xp.where(moved, xp.concat([left[1:, ...], none], axis=0), left), moved
+
+    _, moved = be.scan(step, left, (xp.flip(moves, axis=0), xp.flip(uniform, axis=0)))
     moved = _items_last(be, xp.flip(moved, axis=0))
     chosen = moved if 2 * k <= u.shape[-1] else ~moved
     return be.cast(chosen & (total[-1, ...] > 0)[..., None], dtype)
