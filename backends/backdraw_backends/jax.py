@@ -74,9 +74,15 @@ class JaxBackend(Backend):
         """Say yes where there is no second derivative to refuse."""
         return bool(_mode.value == "final")
 
-    def scan(self, f: Callable[[Any, Any], tuple[Any, Array]], init: Any, xs: Array) -> tuple[Any, Array]:
+    def scan(self, f: Callable[[Any, Any], tuple[Any, Array]], init: Any, xs: Any) -> tuple[Any, Array]:
         """Loop without unrolling."""
         return jax.lax.scan(f, init, xs)
+
+    def program(self, body: Callable[..., Array], *arrays: Array, **static: Any) -> Array:
+        """Compile it, also where the user's code runs operation by operation; floats are arguments, all else is constant."""
+        numbers = {name: value for name, value in static.items() if isinstance(value, float)}
+        rest = tuple((name, value) for name, value in sorted(static.items()) if name not in numbers)
+        return _compiled(body, rest)(arrays, numbers)
 
     def host(self, f: Callable[..., Any], *arrays: Array, shape: tuple[int, ...], dtype: Any) -> Array:
         """Call back from wherever the arrays are."""
@@ -130,6 +136,11 @@ class JaxBackend(Backend):
     def scalars(self, x: Array) -> tuple[Any, ...]:
         """Return scalars: they may be traced."""
         return tuple(x)
+
+
+@cache
+def _compiled(body: Callable[..., Array], items: tuple[tuple[str, Any], ...]) -> Callable[..., Array]:
+    return jax.jit(lambda arrays, numbers: body(backend, *arrays, **dict(items), **numbers))
 
 
 @cache

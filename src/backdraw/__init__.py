@@ -14,6 +14,7 @@ from backdraw.distributions import LogNormal as LogNormal
 from backdraw.distributions import MultivariateNormal as MultivariateNormal
 from backdraw.distributions import Normal as Normal
 from backdraw.distributions import Oracle as Oracle
+from backdraw.distributions import Subset as Subset
 from backdraw.distributions import Uniform as Uniform
 from backdraw.distributions import kl as kl
 from backdraw.errors import BackdrawError as BackdrawError
@@ -49,6 +50,7 @@ from backdraw.estimators import relax as relax
 from backdraw.estimators import reparameterize as reparameterize
 from backdraw.estimators import rloo as rloo
 from backdraw.estimators import select as select
+from backdraw.estimators import stochastic_softmax as stochastic_softmax
 from backdraw.estimators import straight_through as straight_through
 from backdraw.estimators import sum_and_sample as sum_and_sample
 from backdraw.estimators import unordered_set as unordered_set

@@ -77,11 +77,14 @@ class Backend(ABC):
     def host(self, f: Callable[..., Any], *arrays: Array, shape: tuple[int, ...], dtype: Any) -> Array:
         """Run ``f`` on NumPy copies of the arrays; its result is an array of `shape` and `dtype`, with no gradient."""
 
-    def scan(self, f: Callable[[Any, Any], tuple[Any, Array]], init: Any, xs: Array) -> tuple[Any, Array]:
-        """Loop ``carry, y = f(carry, x)`` over the first axis of `xs`; return the last carry and the stacked y, or None."""
+    def scan(self, f: Callable[[Any, Any], tuple[Any, Array]], init: Any, xs: Any) -> tuple[Any, Array]:
+        """Loop ``carry, y = f(carry, x)`` over the first axis of `xs`; return the last carry and the stacked y, or None.
+
+        `xs` is an array with at least one element along that axis, or a tuple of such arrays, and x a tuple of theirs.
+        """
         carry, ys = init, []
-        for i in range(xs.shape[0]):
-            carry, y = f(carry, xs[i, ...])
+        for i in range((xs[0] if isinstance(xs, tuple) else xs).shape[0]):
+            carry, y = f(carry, tuple(x[i, ...] for x in xs) if isinstance(xs, tuple) else xs[i, ...])
             ys.append(y)
         return carry, None if y is None else self.xp.stack(ys)
 
@@ -104,6 +107,10 @@ class Backend(ABC):
     def rowwise(self, body: Callable[..., Array], *arrays: Array, **static: Any) -> Array:
         """``body(be, *arrays, **static)``, for a body that treats the rows along the last axis one by one."""
         return body(self, *arrays, **static)
+
+    def program(self, body: Callable[..., Array], *arrays: Array, **static: Any) -> Array:
+        """`rowwise`, for a body of many steps: a function of a module, which may be compiled once and for all."""
+        return self.rowwise(body, *arrays, **static)
 
     def add_to(self, fresh: Array, x: Array) -> Array:
         """``fresh + x``, where `fresh` has the wider dtype and belongs to nobody: its memory may be used."""

@@ -37,7 +37,9 @@ def test_is_the_mean_of_f_over_draws(name: str, framework: Library) -> None:
     s = draws @ W
     lib.check(value, (np.cos(s) + s * s / 4).mean(0), rtol=1e-12)
     assert draws.shape == (4, 2, 3)
-    assert name in ("select", "blackbox") or not np.array_equal(draws[0], draws[1])  # independent draws, and not one four times
+    assert name in ("select", "blackbox") or not np.array_equal(
+        draws[0], draws[1]
+    )  # independent draws, and not one four times
 
 
 @pytest.mark.parametrize("name", WITH_GRADIENT)

@@ -14,4 +14,5 @@ from backdraw.distributions.multivariate_normal import MultivariateNormal as Mul
 from backdraw.distributions.normal import LogNormal as LogNormal
 from backdraw.distributions.normal import Normal as Normal
 from backdraw.distributions.oracle import Oracle as Oracle
+from backdraw.distributions.subset import Subset as Subset
 from backdraw.distributions.uniform import Uniform as Uniform

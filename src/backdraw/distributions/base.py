@@ -38,7 +38,8 @@ class Distribution:
     A subclass is a frozen dataclass. Its array fields are named in `arrays`; they are the leaves of the pytree that it
     is under JAX, and the first of them, `parameters`, are what gradients go to. Where a field may also be a number, a
     float in it is configuration and no leaf. Its other fields are named in `plain` and are hashable. What it can do, it
-    has a method for: `NEEDS` lists those that estimators ask for.
+    has a method for: `NEEDS` lists those that estimators ask for. `argmax_law` says of those with `perturb` and `argmax`
+    whether the two together follow the distribution.
     """
 
     arrays: ClassVar[tuple[str, ...]]
@@ -46,6 +47,7 @@ class Distribution:
     parameters: ClassVar[tuple[str, ...]]
     discrete: ClassVar[bool] = True
     noise: ClassVar[str] = "gumbel"  # the kind that `perturb` adds to utilities
+    argmax_law: ClassVar[bool] = True
     classes: ClassVar[list[type["Distribution"]]] = []
     on_subclass: ClassVar[list[Callable[[type["Distribution"]], None]]] = []  # adapters that register pytrees
 

@@ -32,6 +32,7 @@ from backdraw.estimators.reinmax import reinmax as reinmax
 from backdraw.estimators.reparameterize import reparameterize as reparameterize
 from backdraw.estimators.score_function import reinforce as reinforce
 from backdraw.estimators.score_function import rloo as rloo
+from backdraw.estimators.stochastic_softmax import stochastic_softmax as stochastic_softmax
 from backdraw.estimators.straight_through import select as select
 from backdraw.estimators.straight_through import straight_through as straight_through
 from backdraw.estimators.vimco import vimco as vimco

@@ -5,9 +5,9 @@ from typing import Any
 from backdraw.backend import Array
 from backdraw.distributions import Categorical, Distribution
 from backdraw.errors import InvalidValueError
-from backdraw.estimators.arguments import as_distribution, check_positive
+from backdraw.estimators.arguments import as_distribution
 from backdraw.estimators.registry import register
-from backdraw.estimators.surrogate import surrogate
+from backdraw.estimators.stochastic_softmax import relaxed_draw
 
 _STATED: dict[str, Any] = {
     "kind": "draw", "gradient": "biased", "differentiable_f": True, "domain": "discrete",
@@ -114,13 +114,4 @@ def gumbel_softmax(
         p: Any = as_distribution(logits, "gumbel_softmax", "perturb", "relax")
     else:
         p = Categorical(logits, axis, where)
-    t = check_positive("temperature", temperature, p.backend, p.logits)
-    if backward_temperature is None and not hard:
-        return p.relaxed_draw(rng, t, regularizer)
-    if backward_temperature is not None:
-        t_back = check_positive("backward_temperature", backward_temperature, p.backend, p.logits)
-    u = p.perturbed(rng)
-    if backward_temperature is None:
-        return surrogate(p.backend, p.argmax(u), p.relax(u, t, regularizer))
-    value = p.argmax(u) if hard else p.backend.stop_gradient(p.relax(u, t, regularizer))
-    return surrogate(p.backend, value, p.relax(u, t_back, regularizer))
+    return relaxed_draw(p, temperature, backward_temperature, regularizer, hard, rng)
