@@ -79,6 +79,11 @@ class TorchBackend(Backend):
         """Record no graph for what the function closes over."""
         return torch.no_grad()
 
+    def either(self, flag: Array, fast: Callable[..., Array], safe: Callable[..., Array], *arrays: Array) -> Array:
+        """Look at the flag, unless it is traced."""
+        traced = torch.compiler.is_compiling() or transforms_active()
+        return safe(*arrays) if traced else super().either(flag, fast, safe, *arrays)
+
     def host(self, f: Callable[..., Any], *arrays: Array, shape: tuple[int, ...], dtype: Any) -> Array:
         """Run ``f`` on NumPy arrays of the same values."""
         out = np.asarray(f(*(x.detach().cpu().numpy() for x in arrays))).reshape(shape)

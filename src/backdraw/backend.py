@@ -79,11 +79,15 @@ class Backend(ABC):
 
     def scan(self, f: Callable[[Any, Any], tuple[Any, Array]], init: Any, xs: Array) -> tuple[Any, Array]:
         """Loop ``carry, y = f(carry, x)`` over the first axis of `xs`; return the last carry and the stacked y, or None."""
-        carry, ys = init, []
+        carry, y, ys = init, None, []
         for i in range(xs.shape[0]):
             carry, y = f(carry, xs[i, ...])
             ys.append(y)
         return carry, None if y is None else self.xp.stack(ys)
+
+    def either(self, flag: Array, fast: Callable[..., Array], safe: Callable[..., Array], *arrays: Array) -> Array:
+        """``fast(*arrays)`` where a scalar of bool holds, else ``safe(*arrays)``, which is right in any case."""
+        return (fast if bool(flag) else safe)(*arrays)
 
     def double(self) -> AbstractContextManager[Any]:
         """Return a context in which float64 exists, where the framework otherwise hides it."""

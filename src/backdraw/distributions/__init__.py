@@ -13,4 +13,5 @@ from backdraw.distributions.location_scale import Logistic as Logistic
 from backdraw.distributions.multivariate_normal import MultivariateNormal as MultivariateNormal
 from backdraw.distributions.normal import LogNormal as LogNormal
 from backdraw.distributions.normal import Normal as Normal
+from backdraw.distributions.spanning_tree import SpanningTree as SpanningTree
 from backdraw.distributions.uniform import Uniform as Uniform

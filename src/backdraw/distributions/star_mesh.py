@@ -1,0 +1,221 @@
+r"""Spanning trees by star-mesh elimination: their partition function, their marginals, and the marginals' derivative.
+
+To eliminate node k of a graph with weights w, whose sum at k over the nodes before it is s, is to add
+:math:`w_{ki} w_{kl} / s` to every other weight :math:`w_{il}`: the trees of the smaller graph weigh as much as those of the
+larger one over s. The resistances R between the nodes that stay do not change, and with :math:`p = w_k / s` those of k are
+:math:`1 / s + R p - p^\top R p / 2`; an edge is in the tree with probability :math:`w_e R_e`. All terms are positive but the
+last, which is at most of the size of 1 / s where it matters: the weights may be of any size.
+
+Of any size also means beyond the range of a float. Let b be the bottleneck between two nodes: the largest number for which a
+path of edges with such logits, or larger ones, joins them. Elimination keeps bottlenecks, up to factors of n, and
+:math:`v = w e^{-b}` and :math:`q = R e^b` stay between 1 / n**2 and n**2, or vanish rightly. In their terms, each step has the
+factor :math:`F_{il} = e^{b_{ki} + b_{kl} - b_{il} - \beta} \le 1`, where :math:`\beta = \max_i b_{ki}`. Where all weights fit
+into a float, b is 0 and F is 1.
+"""
+
+from typing import Any, NamedTuple
+
+from backdraw.backend import Array, Backend
+
+_BLOCK = 8  # nodes that are eliminated before the matrices are cut to those that are left
+
+
+class Eliminated(NamedTuple):
+    """What elimination leaves: per node, its weights to the nodes before it, scaled, and their sum."""
+
+    rows: Array  # (..., n, n): row k is v[k, :k], then zeros
+    scale: Array  # (..., n, n): row k is exp(b[k, :k] - beta[k]), then zeros
+    total: Array  # (..., n): s[k] exp(-beta[k]); 0 for node 0 and where k has no edge
+    beta: Array | None  # (..., n)
+
+
+def _blocks(n: int) -> list[tuple[int, int]]:
+    """Return blocks of nodes, from the last to node 1: the numbers of nodes before and after its elimination."""
+    return [(size, max(1, size - _BLOCK)) for size in range(n, 1, -_BLOCK)]
+
+
+def _nodes(be: Backend, like: Array, start: int, stop: int, step: int) -> Array:
+    """Return the numbers of the nodes as an axis to scan and one of size 1, for `take`."""
+    return be.xp.expand_dims(be.xp.arange(start, stop, step, device=be.device(like)), axis=-1)
+
+
+def _row(be: Backend, x: Array, k: Array) -> Array:
+    return be.xp.take(x, k, axis=-2)[..., 0, :]
+
+
+def _outer(x: Array, y: Array) -> Array:
+    return x[..., :, None] * y[..., None, :]
+
+
+def _times(be: Backend, m: Array, x: Array) -> Array:
+    return be.xp.matmul(m, x[..., None])[..., 0]
+
+
+def _grown(be: Backend, x: Array, shape: tuple[int, ...]) -> Array:
+    """Append zeros to the last axes."""
+    xp = be.xp
+    for axis in range(-len(shape), 0):
+        more = shape[axis] - x.shape[axis]
+        if more:
+            pad = list(x.shape)
+            pad[axis] = more
+            x = xp.concat([x, xp.zeros(tuple(pad), dtype=x.dtype, device=be.device(x))], axis=axis)
+    return x
+
+
+def bottlenecks(be: Backend, logits: Array) -> Array:
+    """Bottlenecks between all nodes; between parts that no edge joins, the smallest logit there is."""
+    xp, b = be.xp, be.stop_gradient(logits)
+    floor = xp.min(xp.where(b > -xp.inf, b, xp.inf), axis=(-2, -1), keepdims=True)
+    b = xp.where(b > -xp.inf, b, xp.where(floor < xp.inf, floor, 0.0))
+
+    def through(b: Array, k: Array) -> tuple[Array, None]:
+        row = _row(be, b, k)
+        return xp.maximum(b, xp.minimum(row[..., :, None], row[..., None, :])), None
+
+    return be.scan(through, b, _nodes(be, b, 0, b.shape[-1], 1))[0]
+
+
+def _factor(be: Backend, b: Array | None, beta: Array | None, k: Array, n: int) -> Array | float:
+    """Return F of node k."""
+    if b is None or beta is None:
+        return 1.0
+    row, b = _row(be, b, k)[..., :n], b[..., :n, :n]
+    top = be.xp.take(beta, k, axis=-1)[..., None]
+    exponent = (row[..., :, None] - top) + (row[..., None, :] - b)
+    return be.xp.exp(be.xp.where(exponent < 0.0, exponent, 0.0))  # above 0 only in places that are not looked at
+
+
+def _sub(v: Array, k: Array, places: Array, be: Backend) -> Array:
+    """Return row k up to node k, then zeros."""
+    return be.xp.where(places < k, _row(be, v, k), 0.0)
+
+
+def _inverse(be: Backend, total: Array) -> Array:
+    return be.xp.where(total > 0, 1.0 / be.xp.where(total > 0, total, 1.0), 0.0)
+
+
+def _below(be: Backend, like: Array) -> Array:
+    """Return the mask of a strictly lower triangle."""
+    places = be.xp.arange(like.shape[-1], device=be.device(like))
+    return places[:, None] > places
+
+
+def _assembled(be: Backend, blocks: list[Array], like: Array) -> Array:
+    """Make one matrix of the rows that the blocks gave, last node first; row 0 is zero."""
+    xp, n = be.xp, like.shape[-1]
+    rows = [_grown(be, xp.moveaxis(y, 0, -2), (y.shape[0], n)) for y in blocks]
+    first = xp.zeros((*like.shape[:-2], 1, n), dtype=like.dtype, device=be.device(like))
+    return xp.concat([first, xp.flip(xp.concat(rows, axis=-2), axis=-2)], axis=-2) if rows else first
+
+
+def scales(be: Backend, b: Array | None, like: Array) -> tuple[Array, Array | None]:
+    """Return ``scale`` and ``beta`` of `Eliminated`."""
+    xp, below = be.xp, _below(be, like)
+    if b is None:
+        return xp.broadcast_to(xp.astype(below, like.dtype), like.shape), None
+    masked = xp.where(below, b, -xp.inf)
+    beta = xp.max(masked, axis=-1)
+    beta = xp.where(beta > -xp.inf, beta, 0.0)
+    return xp.exp(masked - beta[..., None]), beta
+
+
+def eliminate(be: Backend, v: Array, b: Array | None) -> Eliminated:
+    """Eliminate the nodes of a graph, from the last to node 1."""
+    xp, full = be.xp, v
+    scale, beta = scales(be, b, v)
+    found = []
+    for n, left in _blocks(v.shape[-1]):
+        v, part, places = v[..., :n, :n], scale[..., :n], xp.arange(n, device=be.device(v))
+
+        def step(v: Array, k: Array, n: int = n, part: Array = part, places: Array = places) -> tuple[Array, Array]:
+            row = _sub(v, k, places, be)
+            total = xp.sum(row * _row(be, part, k), axis=-1, keepdims=True)
+            mesh = _outer(row, row * _inverse(be, total))
+            return v + (mesh if b is None else mesh * _factor(be, b, beta, k, n)), row
+
+        v, rows = be.scan(step, v, _nodes(be, v, n - 1, left - 1, -1))
+        found.append(rows)
+    rows = _assembled(be, found, full)
+    return Eliminated(rows, scale, xp.sum(rows * scale, axis=-1), beta)
+
+
+def log_partition(be: Backend, e: Eliminated) -> Array:
+    """Return the sum of log s; -inf where a node has no edge to those before it."""
+    xp, total = be.xp, e.total[..., 1:]
+    live = total > 0
+    logs = xp.log(xp.where(live, total, 1.0))
+    value = xp.sum(logs if e.beta is None else logs + e.beta[..., 1:], axis=-1)
+    return xp.where(xp.all(live, axis=-1), value, -xp.inf)
+
+
+def resistances(be: Backend, e: Eliminated, b: Array | None) -> Array:
+    """Return q of all pairs of nodes."""
+    xp, rows = be.xp, e.rows
+    q = xp.zeros((*rows.shape[:-2], 1, 1), dtype=rows.dtype, device=be.device(rows))
+    for n, left in reversed(_blocks(rows.shape[-1])):
+        places = xp.arange(n, device=be.device(rows))
+
+        def step(q: Array, k: Array, n: int = n, places: Array = places) -> tuple[Array, None]:
+            weight, inverse = _row(be, e.scale, k)[..., :n], _inverse(be, xp.take(e.total, k, axis=-1))
+            v = _row(be, rows, k)[..., :n] * inverse
+            r = _times(be, q if b is None else q * _factor(be, b, e.beta, k, n), v)
+            row = weight * (inverse - 0.5 * xp.sum(v * r, axis=-1, keepdims=True)) + xp.where(places < k, r, 0.0)
+            own = xp.astype(places == k, q.dtype)
+            return q + (_outer(own, row) + _outer(row, own)), None
+
+        q = be.scan(step, _grown(be, q, (n, n)), _nodes(be, q, left, n, 1))[0]
+    return q
+
+
+def tangent(be: Backend, e: Eliminated, q: Array, b: Array | None, dv: Array) -> Array:
+    """Return the tangent of q for that of v."""
+    return _tangent_of_resistances(be, e, q, b, _tangent_of_rows(be, e, b, dv))
+
+
+def _step_sizes(be: Backend, e: Eliminated, k: Array, n: int) -> tuple[Array, Array, Array]:
+    inverse = _inverse(be, be.xp.take(e.total, k, axis=-1))
+    return _row(be, e.scale, k)[..., :n], inverse, _row(be, e.rows, k)[..., :n] * inverse
+
+
+def _tangent_of_p(be: Backend, row: Array, weight: Array, inverse: Array, v: Array) -> tuple[Array, Array]:
+    total = be.xp.sum(row * weight, axis=-1, keepdims=True)
+    return total, (row - v * total) * inverse
+
+
+def _tangent_of_rows(be: Backend, e: Eliminated, b: Array | None, dv: Array) -> Array:
+    xp, full, found = be.xp, dv, []
+    for n, left in _blocks(dv.shape[-1]):
+        dv, places = dv[..., :n, :n], xp.arange(n, device=be.device(dv))
+
+        def step(dv: Array, k: Array, n: int = n, places: Array = places) -> tuple[Array, Array]:
+            row = _sub(dv, k, places, be)
+            weight, inverse, v = _step_sizes(be, e, k, n)
+            dp = _tangent_of_p(be, row, weight, inverse, v)[1]
+            mesh = _outer(row, v) + _outer(_row(be, e.rows, k)[..., :n], dp)
+            return dv + (mesh if b is None else mesh * _factor(be, b, e.beta, k, n)), row
+
+        dv, rows = be.scan(step, dv, _nodes(be, dv, n - 1, left - 1, -1))
+        found.append(rows)
+    return _assembled(be, found, full)
+
+
+def _tangent_of_resistances(be: Backend, e: Eliminated, q: Array, b: Array | None, drows: Array) -> Array:
+    xp = be.xp
+    dq = xp.zeros((*q.shape[:-2], 1, 1), dtype=q.dtype, device=be.device(q))
+    for n, left in reversed(_blocks(q.shape[-1])):
+        part, places = q[..., :n, :n], xp.arange(n, device=be.device(q))
+
+        def step(dq: Array, k: Array, n: int = n, part: Array = part, places: Array = places) -> tuple[Array, None]:
+            weight, inverse, v = _step_sizes(be, e, k, n)
+            dtotal, dp = _tangent_of_p(be, _row(be, drows, k)[..., :n], weight, inverse, v)
+            f = _factor(be, b, e.beta, k, n)
+            seen = part if b is None else part * f
+            r, dr = _times(be, seen, v), _times(be, dq if b is None else dq * f, v)
+            shared = dtotal * inverse * inverse + xp.sum(r * dp + 0.5 * v * dr, axis=-1, keepdims=True)
+            row = xp.where(places < k, dr + _times(be, seen, dp), 0.0) - weight * shared
+            own = xp.astype(places == k, dq.dtype)
+            return dq + (_outer(own, row) + _outer(row, own)), None
+
+        dq = be.scan(step, _grown(be, dq, (n, n)), _nodes(be, dq, left, n, 1))[0]
+    return dq
