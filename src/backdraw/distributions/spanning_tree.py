@@ -155,37 +155,49 @@ def _heaviest(be: Backend, u: Array, *, edges: Any) -> Array:
     return trees.of_parents(be, parents, edges, u.shape[-1]) & found
 
 
-def _scaled(be: Backend, u: Array, temperature: Any) -> tuple[Array, Array]:
-    """Return ``u / temperature`` in float64 less its maximum, and that maximum; -inf stays what it is."""
+def _scaled(be: Backend, u: Array, temperature: Any) -> Array:
+    """Return ``u / temperature`` in float64, so that sums of four differences are finite; -inf stays what it is."""
     xp = be.xp
     u = xp.astype(u, xp.float64)
-    low = be.lowest(u)
-    none = xp.full((*u.shape[:-1], 1), low, dtype=u.dtype, device=be.device(u))
-    top = be.stop_gradient(xp.max(xp.concat([u, none], axis=-1), axis=-1, keepdims=True))
-    top = xp.where(top > low, top, 0.0)
-    below = xp.maximum(u, be.at_least(top, 0.0) + low) - top  # without overflow
-    z = be.at_least(below / temperature, low)
-    return xp.where(u > -xp.inf, z, -xp.inf), top / temperature
+    bound = be.lowest(u) / 8.0
+    return xp.where(u > -xp.inf, xp.clip(u / temperature, bound, -bound), -xp.inf)
+
+
+def _top(be: Backend, z: Array) -> Array:
+    """Return the largest of each row, 0 if there is none."""
+    xp = be.xp
+    none = xp.full((*z.shape[:-1], 1), -xp.inf, dtype=z.dtype, device=be.device(z))
+    top = be.stop_gradient(xp.max(xp.concat([z, none], axis=-1), axis=-1, keepdims=True))
+    return xp.where(top > -xp.inf, top, 0.0)
 
 
 _RANGE = 500.0  # exp(-500) is a normal float, and so is what products of such weights are compared with
 
 
-def _either(be: Backend, z: Array, edges: Any, body: Callable[..., Array], *arrays: Array) -> Array:
-    """``body(be, v, b, *arrays)``, with weights v as they are where they fit into a float, and with bottlenecks b if not."""
-    xp = be.xp
+def _fits(be: Backend, z: Array) -> Array:
+    """Whether all weights of all rows fit into a float when they are divided by the largest of their row."""
+    return be.xp.all((z > _top(be, z) - _RANGE) | (z == -be.xp.inf))
 
-    def fast(z: Array, *arrays: Array) -> Array:
-        return body(be, xp.exp(trees.to_matrix(be, z, edges, -xp.inf)), None, *arrays)
 
-    def safe(z: Array, *arrays: Array) -> Array:
-        logits = trees.to_matrix(be, z, edges, -xp.inf)
-        b = star_mesh.bottlenecks(be, logits)
-        live = logits > -xp.inf
-        v = xp.exp(xp.where(live, logits, 0.0) - xp.where(live, b, 0.0))
-        return body(be, xp.where(live, v, 0.0), b, *arrays)
+def _weights(be: Backend, z: Array, b: Array, edges: Any) -> Array:
+    """Weights over exp(b)."""
+    xp, logits = be.xp, trees.to_matrix(be, z, edges, -be.xp.inf)
+    live = logits > -xp.inf
+    return xp.where(live, xp.exp(xp.where(live, logits - b, 0.0)), 0.0)
 
-    return be.either(xp.all((z > -_RANGE) | (z == -xp.inf)), fast, safe, z, *arrays)
+
+def _either(be: Backend, z: Array, edges: Any, body: Callable[..., Array]) -> Array:
+    """``body(v, b, scaled)``: v are the weights over exp(b); b one number a row if they fit into a float, and bottlenecks if not."""
+    top = _top(be, z)
+
+    def fast(z: Array) -> Array:
+        return body(_weights(be, z, top[..., None], edges), top[..., None], None)
+
+    def safe(z: Array) -> Array:
+        b = star_mesh.bottlenecks(be, trees.to_matrix(be, z, edges, -be.xp.inf))
+        return body(_weights(be, z, b, edges), b, b)
+
+    return be.either(_fits(be, z), fast, safe, z)
 
 
 def _flat(be: Backend, x: Array) -> Array:
@@ -198,22 +210,17 @@ def _square(be: Backend, x: Array) -> Array:
 
 
 def _marginals(be: Backend, u: Array, t: Array | None = None, *, edges: Any, temperature: float) -> Array:
-    """Marginals, with the elimination's rows and the resistances behind them."""
+    """Marginals, and behind them the elimination's rows, the resistances and b."""
     xp = be.xp
 
-    def body(be: Backend, v: Array, b: Array | None) -> Array:
-        e = star_mesh.eliminate(be, v, b)
-        q = star_mesh.resistances(be, e, b)
+    def body(v: Array, b: Array, scaled: Array | None) -> Array:
+        e = star_mesh.eliminate(be, v, scaled)
+        q = star_mesh.resistances(be, e, scaled)
         live = xp.all(e.total[..., 1:] > 0, axis=-1)[..., None]
         m = xp.where(live, trees.of_edges(be, v * q, edges, u.shape[-1]), 0.0)
-        return xp.concat([m, _flat(be, e.rows), _flat(be, q)], axis=-1)
+        return xp.concat([m, *(_flat(be, x) for x in (e.rows, q, xp.broadcast_to(b, q.shape)))], axis=-1)
 
-    return _either(be, _scaled(be, u, _of_rows(temperature, t))[0], edges, body)
-
-
-def _of_rows(temperature: float, t: Array | None) -> Any:
-    """Return the temperature in float64; as an array, an array of one number a row."""
-    return temperature if t is None else t
+    return _either(be, _scaled(be, u, temperature if t is None else t), edges, body)
 
 
 def _pulled(
@@ -221,39 +228,42 @@ def _pulled(
 ) -> Array:
     """Jacobian of the marginals in the scaled logits times g, and then the product of that with these logits, in a row."""
     xp, count = be.xp, u.shape[-1]
-    g = xp.astype(g, xp.float64)
+    size = (packed.shape[-1] - count) // 3
+    rows, q, b = (_square(be, packed[..., count + i * size : count + (i + 1) * size]) for i in range(3))
+    z, g = _scaled(be, u, temperature if t is None else t), xp.astype(g, xp.float64)
 
-    def body(be: Backend, v: Array, b: Array | None, rest: Array, g: Array) -> Array:
-        half = rest.shape[-1] // 2
-        rows, q = (_square(be, x) for x in (rest[..., :half], rest[..., half:]))
-        scale, beta = star_mesh.scales(be, b, v)
+    def body(scaled: Array | None) -> Array:
+        scale, beta = star_mesh.scales(be, scaled, q)
         e = star_mesh.Eliminated(rows, scale, xp.sum(rows * scale, axis=-1), beta)
+        v = _weights(be, z, b, edges)
         dv = v * trees.to_matrix(be, g, edges, 0.0)
-        return trees.of_edges(be, dv * q + v * star_mesh.tangent(be, e, q, b, dv), edges, count)
+        return trees.of_edges(be, dv * q + v * star_mesh.tangent(be, e, q, scaled, dv), edges, count)
 
-    z = _scaled(be, u, _of_rows(temperature, t))[0]
-    m = packed[..., :count]
-    live = xp.any(m > 0, axis=-1, keepdims=True) & (z > -xp.inf)
-    back = xp.where(live, _either(be, z, edges, body, packed[..., count:], g), 0.0)
-    total = xp.sum(xp.where(back != 0, back * xp.where(z > -xp.inf, z, 0.0), 0.0), axis=-1, keepdims=True)
+    constant = xp.all(b == b[..., :1, :1])
+    live = xp.any(packed[..., :count] > 0, axis=-1, keepdims=True) & (z > -xp.inf)
+    back = xp.where(live, be.either(constant, lambda _: body(None), body, b), 0.0)
+    total = xp.sum(xp.where(back != 0, back * _finite(be, z), 0.0), axis=-1, keepdims=True)
     return xp.concat([back, total], axis=-1)
 
 
 def _log_partition(be: Backend, u: Array, *, edges: Any) -> Array:
-    z, top = _scaled(be, u, 1.0)
-    value = _either(be, z, edges, lambda be, v, b: star_mesh.log_partition(be, star_mesh.eliminate(be, v, b))[..., None])
-    return value + top * (trees.nodes_of(edges, u.shape[-1]) - 1)
+    z = _scaled(be, u, 1.0)
+    shift = _top(be, z) * (trees.nodes_of(edges, u.shape[-1]) - 1)
+
+    def body(v: Array, b: Array, scaled: Array | None) -> Array:  # noqa: ARG001
+        value = star_mesh.log_partition(be, star_mesh.eliminate(be, v, scaled))[..., None]
+        return value + shift if scaled is None else value
+
+    return _either(be, z, edges, body)
 
 
 def _tables(be: Backend, u: Array, *, edges: Any) -> Array:
     """Logits of all pairs of nodes, and the logs of the weights at elimination, in rows."""
-    xp = be.xp
-    z = _scaled(be, u, 1.0)[0]
+    xp, z = be.xp, _scaled(be, u, 1.0)
 
-    def body(be: Backend, v: Array, b: Array | None) -> Array:
-        e = star_mesh.eliminate(be, v, b)
-        logs = xp.where(e.rows > 0, xp.log(xp.where(e.rows > 0, e.rows, 1.0)), -xp.inf)
-        return _flat(be, logs if b is None else logs + b)
+    def body(v: Array, b: Array, scaled: Array | None) -> Array:
+        rows = star_mesh.eliminate(be, v, scaled).rows
+        return _flat(be, xp.where(rows > 0, xp.log(xp.where(rows > 0, rows, 1.0)) + b, -xp.inf))
 
     return xp.concat([_flat(be, trees.to_matrix(be, z, edges, -xp.inf)), _either(be, z, edges, body)], axis=-1)
 
@@ -359,9 +369,9 @@ def entropy(be: Backend, u: Array, *, edges: Any) -> Array:
 
 
 def _entropy(be: Backend, u: Array, *, edges: Any) -> Array:
-    xp, z = be.xp, _finite(be, _scaled(be, u, 1.0)[0])
+    xp, z = be.xp, _finite(be, _scaled(be, u, 1.0))
     m = _marginals(be, u, edges=edges, temperature=1.0)[..., : u.shape[-1]]
-    total = _log_partition(be, u, edges=edges) - _scaled(be, u, 1.0)[1] * (trees.nodes_of(edges, u.shape[-1]) - 1)
+    total = _log_partition(be, u, edges=edges)
     value = total - xp.sum(xp.where(m > 0, m * z, 0.0), axis=-1, keepdims=True)
     return xp.where(total > -xp.inf, value, 0.0)
 
@@ -376,7 +386,7 @@ def _entropy_vjp(be: Backend, residuals: Any, g: Array, *, edges: Any) -> tuple[
 
 def _pulled_entropy(be: Backend, u: Array, *, edges: Any) -> Array:
     packed = _marginals(be, u, edges=edges, temperature=1.0)
-    z = _finite(be, _scaled(be, u, 1.0)[0])
+    z = _finite(be, _scaled(be, u, 1.0))
     return -_pulled(be, u, packed, z, edges=edges, temperature=1.0)[..., :-1]
 
 

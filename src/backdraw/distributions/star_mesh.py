@@ -104,7 +104,8 @@ def _below(be: Backend, like: Array) -> Array:
 def _assembled(be: Backend, blocks: list[Array], like: Array) -> Array:
     """Make one matrix of the rows that the blocks gave, last node first; row 0 is zero."""
     xp, n = be.xp, like.shape[-1]
-    rows = [_grown(be, xp.moveaxis(y, 0, -2), (y.shape[0], n)) for y in blocks]
+    second_last = (*range(1, like.ndim - 1), 0, like.ndim - 1)  # torch.func.vmap has no rule for moveaxis
+    rows = [_grown(be, xp.permute_dims(y, second_last), (y.shape[0], n)) for y in blocks]
     first = xp.zeros((*like.shape[:-2], 1, n), dtype=like.dtype, device=be.device(like))
     return xp.concat([first, xp.flip(xp.concat(rows, axis=-2), axis=-2)], axis=-2) if rows else first
 

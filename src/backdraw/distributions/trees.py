@@ -144,7 +144,7 @@ def draw_parents(be: Backend, logits: Array, log_rows: Array, log_columns: Array
         some = of_k > -xp.inf
         base = xp.where(some, of_k, 0.0)
         others = xp.sum(xp.where(places[:, None] > k, xp.exp(came - base[..., None, :]), 0.0), axis=-2) + xp.exp(own - base)
-        through = some & (places < k) & (u * (1.0 + others) < 1.0)
+        through = some & (places > 0) & (places < k) & (u * (1.0 + others) < 1.0)
         found = xp.where(through, places, parents)
         for _ in range((n - 1).bit_length()):
             found = xp.take_along_axis(found, found, axis=-1)
