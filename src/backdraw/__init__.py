@@ -1,6 +1,7 @@
 """Gradients through random draws, on NumPy, CuPy, PyTorch and JAX arrays alike."""
 
 from backdraw import schedules as schedules
+from backdraw.distributions import Arborescence as Arborescence
 from backdraw.distributions import Bernoulli as Bernoulli
 from backdraw.distributions import Categorical as Categorical
 from backdraw.distributions import Concrete as Concrete

@@ -1,5 +1,6 @@
 """Distributions: what is drawn."""
 
+from backdraw.distributions.arborescence import Arborescence as Arborescence
 from backdraw.distributions.base import Distribution as Distribution
 from backdraw.distributions.bernoulli import Bernoulli as Bernoulli
 from backdraw.distributions.categorical import Categorical as Categorical

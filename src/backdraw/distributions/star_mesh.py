@@ -29,17 +29,17 @@ class Eliminated(NamedTuple):
     beta: Array | None  # (..., n)
 
 
-def _blocks(n: int) -> list[tuple[int, int]]:
+def blocks(n: int) -> list[tuple[int, int]]:
     """Return blocks of nodes, from the last to node 1: the numbers of nodes before and after its elimination."""
     return [(size, max(1, size - _BLOCK)) for size in range(n, 1, -_BLOCK)]
 
 
-def _nodes(be: Backend, like: Array, start: int, stop: int, step: int) -> Array:
+def numbers(be: Backend, like: Array, start: int, stop: int, step: int) -> Array:
     """Return the numbers of the nodes as an axis to scan and one of size 1, for `take`."""
     return be.xp.expand_dims(be.xp.arange(start, stop, step, device=be.device(like)), axis=-1)
 
 
-def _row(be: Backend, x: Array, k: Array) -> Array:
+def row_of(be: Backend, x: Array, k: Array) -> Array:
     return be.xp.take(x, k, axis=-2)[..., 0, :]
 
 
@@ -51,7 +51,7 @@ def _times(be: Backend, m: Array, x: Array) -> Array:
     return be.xp.matmul(m, x[..., None])[..., 0]
 
 
-def _grown(be: Backend, x: Array, shape: tuple[int, ...]) -> Array:
+def grown(be: Backend, x: Array, shape: tuple[int, ...]) -> Array:
     """Append zeros to the last axes."""
     xp = be.xp
     for axis in range(-len(shape), 0):
@@ -70,17 +70,17 @@ def bottlenecks(be: Backend, logits: Array) -> Array:
     b = xp.where(b > -xp.inf, b, xp.where(floor < xp.inf, floor, 0.0))
 
     def through(b: Array, k: Array) -> tuple[Array, None]:
-        row = _row(be, b, k)
+        row = row_of(be, b, k)
         return xp.maximum(b, xp.minimum(row[..., :, None], row[..., None, :])), None
 
-    return be.scan(through, b, _nodes(be, b, 0, b.shape[-1], 1))[0]
+    return be.scan(through, b, numbers(be, b, 0, b.shape[-1], 1))[0]
 
 
 def _factor(be: Backend, b: Array | None, beta: Array | None, k: Array, n: int) -> Array | float:
     """Return F of node k."""
     if b is None or beta is None:
         return 1.0
-    row, b = _row(be, b, k)[..., :n], b[..., :n, :n]
+    row, b = row_of(be, b, k)[..., :n], b[..., :n, :n]
     top = be.xp.take(beta, k, axis=-1)[..., None]
     exponent = (row[..., :, None] - top) + (row[..., None, :] - b)
     return be.xp.exp(be.xp.where(exponent < 0.0, exponent, 0.0))  # above 0 only in places that are not looked at
@@ -88,7 +88,7 @@ def _factor(be: Backend, b: Array | None, beta: Array | None, k: Array, n: int) 
 
 def _sub(v: Array, k: Array, places: Array, be: Backend) -> Array:
     """Return row k up to node k, then zeros."""
-    return be.xp.where(places < k, _row(be, v, k), 0.0)
+    return be.xp.where(places < k, row_of(be, v, k), 0.0)
 
 
 def _inverse(be: Backend, total: Array) -> Array:
@@ -105,7 +105,7 @@ def _assembled(be: Backend, blocks: list[Array], like: Array) -> Array:
     """Make one matrix of the rows that the blocks gave, last node first; row 0 is zero."""
     xp, n = be.xp, like.shape[-1]
     second_last = (*range(1, like.ndim - 1), 0, like.ndim - 1)  # torch.func.vmap has no rule for moveaxis
-    rows = [_grown(be, xp.permute_dims(y, second_last), (y.shape[0], n)) for y in blocks]
+    rows = [grown(be, xp.permute_dims(y, second_last), (y.shape[0], n)) for y in blocks]
     first = xp.zeros((*like.shape[:-2], 1, n), dtype=like.dtype, device=be.device(like))
     return xp.concat([first, xp.flip(xp.concat(rows, axis=-2), axis=-2)], axis=-2) if rows else first
 
@@ -126,16 +126,16 @@ def eliminate(be: Backend, v: Array, b: Array | None) -> Eliminated:
     xp, full = be.xp, v
     scale, beta = scales(be, b, v)
     found = []
-    for n, left in _blocks(v.shape[-1]):
+    for n, left in blocks(v.shape[-1]):
         v, part, places = v[..., :n, :n], scale[..., :n], xp.arange(n, device=be.device(v))
 
         def step(v: Array, k: Array, n: int = n, part: Array = part, places: Array = places) -> tuple[Array, Array]:
             row = _sub(v, k, places, be)
-            total = xp.sum(row * _row(be, part, k), axis=-1, keepdims=True)
+            total = xp.sum(row * row_of(be, part, k), axis=-1, keepdims=True)
             mesh = _outer(row, row * _inverse(be, total))
             return v + (mesh if b is None else mesh * _factor(be, b, beta, k, n)), row
 
-        v, rows = be.scan(step, v, _nodes(be, v, n - 1, left - 1, -1))
+        v, rows = be.scan(step, v, numbers(be, v, n - 1, left - 1, -1))
         found.append(rows)
     rows = _assembled(be, found, full)
     return Eliminated(rows, scale, xp.sum(rows * scale, axis=-1), beta)
@@ -154,18 +154,18 @@ def resistances(be: Backend, e: Eliminated, b: Array | None) -> Array:
     """Return q of all pairs of nodes."""
     xp, rows = be.xp, e.rows
     q = xp.zeros((*rows.shape[:-2], 1, 1), dtype=rows.dtype, device=be.device(rows))
-    for n, left in reversed(_blocks(rows.shape[-1])):
+    for n, left in reversed(blocks(rows.shape[-1])):
         places = xp.arange(n, device=be.device(rows))
 
         def step(q: Array, k: Array, n: int = n, places: Array = places) -> tuple[Array, None]:
-            weight, inverse = _row(be, e.scale, k)[..., :n], _inverse(be, xp.take(e.total, k, axis=-1))
-            v = _row(be, rows, k)[..., :n] * inverse
+            weight, inverse = row_of(be, e.scale, k)[..., :n], _inverse(be, xp.take(e.total, k, axis=-1))
+            v = row_of(be, rows, k)[..., :n] * inverse
             r = _times(be, q if b is None else q * _factor(be, b, e.beta, k, n), v)
             row = weight * (inverse - 0.5 * xp.sum(v * r, axis=-1, keepdims=True)) + xp.where(places < k, r, 0.0)
             own = xp.astype(places == k, q.dtype)
             return q + (_outer(own, row) + _outer(row, own)), None
 
-        q = be.scan(step, _grown(be, q, (n, n)), _nodes(be, q, left, n, 1))[0]
+        q = be.scan(step, grown(be, q, (n, n)), numbers(be, q, left, n, 1))[0]
     return q
 
 
@@ -176,7 +176,7 @@ def tangent(be: Backend, e: Eliminated, q: Array, b: Array | None, dv: Array) ->
 
 def _step_sizes(be: Backend, e: Eliminated, k: Array, n: int) -> tuple[Array, Array, Array]:
     inverse = _inverse(be, be.xp.take(e.total, k, axis=-1))
-    return _row(be, e.scale, k)[..., :n], inverse, _row(be, e.rows, k)[..., :n] * inverse
+    return row_of(be, e.scale, k)[..., :n], inverse, row_of(be, e.rows, k)[..., :n] * inverse
 
 
 def _tangent_of_p(be: Backend, row: Array, weight: Array, inverse: Array, v: Array) -> tuple[Array, Array]:
@@ -186,17 +186,17 @@ def _tangent_of_p(be: Backend, row: Array, weight: Array, inverse: Array, v: Arr
 
 def _tangent_of_rows(be: Backend, e: Eliminated, b: Array | None, dv: Array) -> Array:
     xp, full, found = be.xp, dv, []
-    for n, left in _blocks(dv.shape[-1]):
+    for n, left in blocks(dv.shape[-1]):
         dv, places = dv[..., :n, :n], xp.arange(n, device=be.device(dv))
 
         def step(dv: Array, k: Array, n: int = n, places: Array = places) -> tuple[Array, Array]:
             row = _sub(dv, k, places, be)
             weight, inverse, v = _step_sizes(be, e, k, n)
             dp = _tangent_of_p(be, row, weight, inverse, v)[1]
-            mesh = _outer(row, v) + _outer(_row(be, e.rows, k)[..., :n], dp)
+            mesh = _outer(row, v) + _outer(row_of(be, e.rows, k)[..., :n], dp)
             return dv + (mesh if b is None else mesh * _factor(be, b, e.beta, k, n)), row
 
-        dv, rows = be.scan(step, dv, _nodes(be, dv, n - 1, left - 1, -1))
+        dv, rows = be.scan(step, dv, numbers(be, dv, n - 1, left - 1, -1))
         found.append(rows)
     return _assembled(be, found, full)
 
@@ -204,12 +204,12 @@ def _tangent_of_rows(be: Backend, e: Eliminated, b: Array | None, dv: Array) -> 
 def _tangent_of_resistances(be: Backend, e: Eliminated, q: Array, b: Array | None, drows: Array) -> Array:
     xp = be.xp
     dq = xp.zeros((*q.shape[:-2], 1, 1), dtype=q.dtype, device=be.device(q))
-    for n, left in reversed(_blocks(q.shape[-1])):
+    for n, left in reversed(blocks(q.shape[-1])):
         part, places = q[..., :n, :n], xp.arange(n, device=be.device(q))
 
         def step(dq: Array, k: Array, n: int = n, part: Array = part, places: Array = places) -> tuple[Array, None]:
             weight, inverse, v = _step_sizes(be, e, k, n)
-            dtotal, dp = _tangent_of_p(be, _row(be, drows, k)[..., :n], weight, inverse, v)
+            dtotal, dp = _tangent_of_p(be, row_of(be, drows, k)[..., :n], weight, inverse, v)
             f = _factor(be, b, e.beta, k, n)
             seen = part if b is None else part * f
             r, dr = _times(be, seen, v), _times(be, dq if b is None else dq * f, v)
@@ -218,5 +218,5 @@ def _tangent_of_resistances(be: Backend, e: Eliminated, q: Array, b: Array | Non
             own = xp.astype(places == k, dq.dtype)
             return dq + (_outer(own, row) + _outer(row, own)), None
 
-        dq = be.scan(step, _grown(be, dq, (n, n)), _nodes(be, dq, left, n, 1))[0]
+        dq = be.scan(step, grown(be, dq, (n, n)), numbers(be, dq, left, n, 1))[0]
     return dq
