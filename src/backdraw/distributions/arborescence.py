@@ -70,9 +70,7 @@ class Rooted:
 
     def heaviest(self, be: Backend, u: Array) -> Array:
         """Eliminate with max in place of the sum, which finds what Chu, Liu and Edmonds' contractions do."""
-        xp = be.xp
-        logits = self._logits(be, scaled(be, xp.astype(u, xp.float64), 1.0))[0]
-        return self._of(be, logits, directed.eliminate(be, logits, hard=True), None)
+        return self._of(be, *directed.heaviest(be, self._logits(be, scaled(be, u, 1.0))[0]))
 
     def tables(self, be: Backend, u: Array) -> Array:
         """Logits, and the logs of the weights at elimination."""
@@ -85,13 +83,13 @@ class Rooted:
         size = self.n**2
         logits, rows, columns = (square(be, tables[..., i * size : (i + 1) * size]) for i in range(3))
         e = directed.Eliminated(rows, columns, be.logsumexp(rows)[..., 0])
-        return self._of(be, logits, e, square(be, noise))
+        parents = trees.draw_parents(be, logits, e.rows, e.columns, e.total, square(be, noise))
+        return self._of(be, parents, _exists(be, e))
 
-    def _of(self, be: Backend, logits: Array, e: directed.Eliminated, uniforms: Array | None) -> Array:
-        parents = trees.draw_parents(be, logits, e.rows, e.columns, e.total, uniforms)
+    def _of(self, be: Backend, parents: Array, exists: Array) -> Array:
         places = be.xp.arange(self.n, dtype=parents.dtype, device=be.device(parents))
         x = (parents[..., :, None] == places) & (places[:, None] != 0)
-        return self._flat(be, x & _exists(be, e)[..., None])
+        return self._flat(be, x & exists[..., None])
 
 
 def _exists(be: Backend, e: directed.Eliminated) -> Array:

@@ -18,7 +18,8 @@ weights may be of any size; with max in place of the sum of exponentials the eli
 from typing import Any, NamedTuple
 
 from backdraw.backend import Array, Backend
-from backdraw.distributions.star_mesh import blocks, grown, numbers, row_of
+from backdraw.distributions.star_mesh import assembled, blocks, grown, numbers, row_of
+from backdraw.distributions.trees import leads_to_root, with_parent
 
 
 class Eliminated(NamedTuple):
@@ -63,39 +64,69 @@ def _stages(n: int) -> list[tuple[int, int]]:
     return list(reversed(blocks(n)))
 
 
-def _matrices(be: Backend, blocks: list[Array], like: Array, fill: float) -> tuple[Array, Array]:
-    """Make two matrices of the rows, side by side, that the blocks gave, last node first."""
-    xp, n, last = be.xp, like.shape[-1], like.ndim - 1
-    order = (*range(1, last), 0, last)  # torch.func.vmap has no rule for moveaxis
-    parts: list[list[Array]] = [[], []]
-    for y in blocks:
-        size, steps = y.shape[-1] // 2, y.shape[0]
-        for i, part in enumerate(parts):
-            rows = xp.permute_dims(y[..., i * size : (i + 1) * size], order)
-            more = xp.full((*rows.shape[:-1], n - size), fill, dtype=y.dtype, device=be.device(y))
-            part.append(xp.reshape(xp.concat([rows, more], axis=-1), (*like.shape[:-2], steps, n)))
-    first = xp.full((*like.shape[:-2], 1, n), fill, dtype=like.dtype, device=be.device(like))
-    both = [xp.concat([first, xp.flip(xp.concat(p, axis=-2), axis=-2)], axis=-2) if p else first for p in parts]
-    return both[0], both[1]
+def _matrices(be: Backend, found: list[Array], like: Array, fill: float) -> tuple[Array, Array]:
+    """Make two matrices of the rows, side by side, that the blocks gave."""
+    half = [y.shape[-1] // 2 for y in found]
+    left = [y[..., :n] for y, n in zip(found, half, strict=True)]
+    right = [y[..., n:] for y, n in zip(found, half, strict=True)]
+    return assembled(be, left, like, fill), assembled(be, right, like, fill)
 
 
-def eliminate(be: Backend, logits: Array, *, hard: bool = False) -> Eliminated:
-    """Eliminate the nodes from the last to node 1; `hard`, with max in place of the sum of exponentials."""
+def eliminate(be: Backend, logits: Array) -> Eliminated:
+    """Eliminate the nodes from the last to node 1."""
     xp, full, found = be.xp, logits, []
     for n, left in blocks(logits.shape[-1]):
         logits, places = logits[..., :n, :n], xp.arange(n, device=be.device(logits))
 
         def step(logits: Array, k: Array, places: Array = places) -> tuple[Array, Array]:
             row, column = (xp.where(places < k, x, -xp.inf) for x in (row_of(be, logits, k), _column(be, logits, k)))
-            total = be.row_max(row) if hard else be.logsumexp(row)
-            mesh = column[..., :, None] + (row - _finite(be, total))[..., None, :]
-            added = xp.maximum(logits, mesh) if hard else _add(be, logits, mesh)
-            return added, xp.concat([row, column], axis=-1)
+            mesh = column[..., :, None] + (row - _finite(be, be.logsumexp(row)))[..., None, :]
+            return _add(be, logits, mesh), xp.concat([row, column], axis=-1)
 
         logits, rows = be.scan(step, logits, numbers(be, logits, n - 1, left - 1, -1))
         found.append(rows)
     rows, columns = _matrices(be, found, full, -xp.inf)
-    return Eliminated(rows, columns, (be.row_max(rows) if hard else be.logsumexp(rows))[..., 0])
+    return Eliminated(rows, columns, be.logsumexp(rows)[..., 0])
+
+
+def heaviest(be: Backend, logits: Array) -> tuple[Array, Array]:
+    """Return the parents of the nodes in the heaviest arborescence, and whether there is one (last axis of size 1).
+
+    What `draw_parents` in the module `trees` does as the temperature falls to 0: an edge of the smaller graph that came of k
+    is heavier than it was, and the node that was eliminated last to make it so is written down.
+    """
+    xp, size, full = be.xp, logits.shape[-1], logits
+    places = xp.arange(size, device=be.device(logits))
+    via = xp.zeros(logits.shape, dtype=places.dtype, device=be.device(logits))
+    rows, vias = [], []
+    for n, left in blocks(size):
+        state, few = (logits[..., :n, :n], via[..., :n, :n]), places[:n]
+
+        def step(state: Any, k: Array, few: Array = few) -> tuple[Any, Array]:
+            logits, via = state
+            row, column = (xp.where(few < k, x, -xp.inf) for x in (row_of(be, logits, k), _column(be, logits, k)))
+            mesh = column[..., :, None] + (row - _finite(be, be.row_max(row)))[..., None, :]
+            more = mesh > logits
+            return (xp.where(more, mesh, logits), xp.where(more, k, via)), row
+
+        (logits, via), found = be.scan(step, state, numbers(be, logits, n - 1, left - 1, -1))
+        rows.append(found)
+        vias.append(via)
+    via = via[..., :1, :1]
+    for outer in reversed(vias):  # each is final where one of its nodes is of its own block
+        left = via.shape[-1]
+        upper = xp.concat([via, outer[..., :left, left:]], axis=-1)
+        via = xp.concat([upper, outer[..., left:, :]], axis=-2)
+    table = assembled(be, rows, full, -xp.inf)
+
+    def choose(parents: Array, k: Array) -> tuple[Array, None]:
+        through = (xp.take_along_axis(via, parents[..., :, None], axis=-1)[..., 0] == k) & (places > 0) & (places < k)
+        outside = xp.where(leads_to_root(be, parents, through) & (places < k), row_of(be, table, k), -xp.inf)
+        return with_parent(be, parents, k, xp.argmax(outside, axis=-1, keepdims=True), through), None
+
+    start = xp.zeros(table.shape[:-1], dtype=places.dtype, device=be.device(table))
+    parents = be.scan(choose, start, numbers(be, table, 1, size, 1))[0]
+    return parents, xp.all(be.row_max(table)[..., 1:, 0] > -xp.inf, axis=-1, keepdims=True)
 
 
 class _Step:

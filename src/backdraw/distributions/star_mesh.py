@@ -101,13 +101,16 @@ def _below(be: Backend, like: Array) -> Array:
     return places[:, None] > places
 
 
-def _assembled(be: Backend, blocks: list[Array], like: Array) -> Array:
-    """Make one matrix of the rows that the blocks gave, last node first; row 0 is zero."""
-    xp, n = be.xp, like.shape[-1]
-    second_last = (*range(1, like.ndim - 1), 0, like.ndim - 1)  # torch.func.vmap has no rule for moveaxis
-    rows = [grown(be, xp.permute_dims(y, second_last), (y.shape[0], n)) for y in blocks]
-    first = xp.zeros((*like.shape[:-2], 1, n), dtype=like.dtype, device=be.device(like))
-    return xp.concat([first, xp.flip(xp.concat(rows, axis=-2), axis=-2)], axis=-2) if rows else first
+def assembled(be: Backend, found: list[Array], like: Array, fill: float = 0.0) -> Array:
+    """Make one matrix of the rows that the blocks gave, last node first; filled up, and row 0 too."""
+    xp, n, last = be.xp, like.shape[-1], like.ndim - 1
+    order = (*range(1, last), 0, last)  # torch.func.vmap has no rule for moveaxis
+    parts = [xp.full((*like.shape[:-2], 1, n), fill, dtype=like.dtype, device=be.device(like))]
+    for y in reversed(found):
+        rows = xp.flip(xp.permute_dims(y, order), axis=-2)
+        more = xp.full((*rows.shape[:-1], n - y.shape[-1]), fill, dtype=y.dtype, device=be.device(y))
+        parts.append(xp.concat([rows, more], axis=-1))
+    return xp.concat(parts, axis=-2)
 
 
 def scales(be: Backend, b: Array | None, like: Array) -> tuple[Array, Array | None]:
@@ -137,7 +140,7 @@ def eliminate(be: Backend, v: Array, b: Array | None) -> Eliminated:
 
         v, rows = be.scan(step, v, numbers(be, v, n - 1, left - 1, -1))
         found.append(rows)
-    rows = _assembled(be, found, full)
+    rows = assembled(be, found, full)
     return Eliminated(rows, scale, xp.sum(rows * scale, axis=-1), beta)
 
 
@@ -198,7 +201,7 @@ def _tangent_of_rows(be: Backend, e: Eliminated, b: Array | None, dv: Array) -> 
 
         dv, rows = be.scan(step, dv, numbers(be, dv, n - 1, left - 1, -1))
         found.append(rows)
-    return _assembled(be, found, full)
+    return assembled(be, found, full)
 
 
 def _tangent_of_resistances(be: Backend, e: Eliminated, q: Array, b: Array | None, drows: Array) -> Array:

@@ -126,50 +126,53 @@ def prim(be: Backend, weights: Array) -> tuple[Array, Array]:
 
 # ------------------------------------------------------------------------------------------------------ exact draws
 def draw_parents(
-    be: Backend, logits: Array, log_rows: Array, log_columns: Array, log_total: Array, uniforms: Array | None
+    be: Backend, logits: Array, log_rows: Array, log_columns: Array, log_total: Array, uniforms: Array
 ) -> Array:
     r"""Draw the parents of the nodes in a tree that is rooted at node 0, node by node against the elimination.
 
     With node k in the graph, an edge :math:`i \to l` of the smaller graph's tree was either there before or came of k, which
     has the share :math:`w_{ik} w_{kl} / s` in its weight. Those that came of k now lead to k, and k leads to one of the nodes
     whose path to the root does not go through k, chosen in proportion to :math:`w_{kl}`. For given other edges, both graphs'
-    trees then add up to the same, but for the factor s: the draw is exact. The same holds of the heaviest trees, if the
-    elimination has max in place of the sum: without uniforms, this returns the heaviest one.
+    trees then add up to the same, but for the factor s: the draw is exact.
 
     Matrices are of logarithms, rows lead from the node: `logits` of the graph, `log_rows` and `log_columns` of the weights
     :math:`w_{kl}` and :math:`w_{lk}`, l < k, when k is eliminated. The uniforms are (..., n, n), and may have samples in front.
     """
-    xp, n = be.xp, logits.shape[-1]
-    size = logits.shape if uniforms is None else uniforms.shape
+    xp, n, size = be.xp, logits.shape[-1], uniforms.shape
     log_total = xp.where(log_total > -xp.inf, log_total, 0.0)
     logits, rows, columns = (xp.broadcast_to(x, size) for x in (logits, log_rows - log_total[..., None], log_columns))
     places = xp.arange(n, device=be.device(logits))
-    start = xp.zeros(size[:-1], dtype=places.dtype, device=be.device(logits))
 
     def step(parents: Array, k: Array) -> tuple[Array, None]:
         # log of w[i, j] w[j, l] / s[j] for the parent l of i: j in rows, i in columns
         came = columns + xp.take_along_axis(rows, xp.broadcast_to(parents[..., None, :], size), axis=-1)
         own = xp.take_along_axis(logits, parents[..., :, None], axis=-1)[..., 0]
-        of_k = row_of(be, came, k)
+        of_k, u = row_of(be, came, k), row_of(be, uniforms, k)
         some = (of_k > -xp.inf) & (places > 0) & (places < k)
-        later = xp.where(places[:, None] > k, came, -xp.inf)
-        outside = row_of(be, rows, k)
-        if uniforms is None:
-            through = some & (of_k > xp.maximum(own, xp.max(later, axis=-2)))
-        else:
-            u, base = row_of(be, uniforms, k), xp.where(some, of_k, 0.0)
-            others = xp.sum(xp.exp(later - base[..., None, :]), axis=-2) + xp.exp(own - base)
-            through = some & (u * (1.0 + others) < 1.0)
-        found = xp.where(through, places, parents)
-        for _ in range((n - 1).bit_length()):
-            found = xp.take_along_axis(found, found, axis=-1)
-        outside = xp.where((found == 0) & (places < k), outside, -xp.inf)
-        if uniforms is None:
-            chosen = xp.argmax(outside, axis=-1, keepdims=True)
-        else:
-            weights = xp.exp(outside - be.at_least(be.row_max(outside), be.lowest(outside)))
-            chosen = xp.expand_dims(be.invert_cdf(weights, xp.take(u, k, axis=-1)), axis=-1)
-        chosen = xp.astype(xp.clip(chosen, None, n - 1), parents.dtype)
-        return xp.where(places == k, chosen, xp.where(through, k, parents)), None
+        base = xp.where(some, of_k, 0.0)
+        before = xp.where(places[:, None] > k, xp.exp(came - base[..., None, :]), 0.0)
+        through = some & (u * (1.0 + xp.sum(before, axis=-2) + xp.exp(own - base)) < 1.0)
+        weights = xp.where(leads_to_root(be, parents, through) & (places < k), row_of(be, rows, k), -xp.inf)
+        weights = xp.exp(weights - be.at_least(be.row_max(weights), be.lowest(weights)))
+        chosen = xp.expand_dims(be.invert_cdf(weights, xp.take(u, k, axis=-1)), axis=-1)
+        return with_parent(be, parents, k, chosen, through), None
 
+    start = xp.zeros(size[:-1], dtype=places.dtype, device=be.device(logits))
     return be.scan(step, start, numbers(be, logits, 1, n, 1))[0]
+
+
+def leads_to_root(be: Backend, parents: Array, through: Array) -> Array:
+    """Say of which nodes the path to node 0 meets none of those in `through`."""
+    xp, n = be.xp, parents.shape[-1]
+    found = xp.where(through, xp.arange(n, dtype=parents.dtype, device=be.device(parents)), parents)
+    for _ in range((n - 1).bit_length()):  # twice as far each time
+        found = xp.take_along_axis(found, found, axis=-1)
+    return found == 0
+
+
+def with_parent(be: Backend, parents: Array, k: Array, chosen: Array, through: Array) -> Array:
+    """Let node k lead to the chosen one, and those in `through` to k."""
+    xp, n = be.xp, parents.shape[-1]
+    places = xp.arange(n, dtype=parents.dtype, device=be.device(parents))
+    chosen = xp.astype(xp.clip(chosen, None, n - 1), parents.dtype)
+    return xp.where(places == k, chosen, xp.where(through, k, parents))
