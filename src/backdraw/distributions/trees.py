@@ -65,7 +65,7 @@ def _places(edges: Edges | None, count: int) -> tuple[np.ndarray, np.ndarray, np
 def constant(be: Backend, x: np.ndarray, like: Array) -> Array:
     """Return integers for `take`."""
     device = be.device(like)
-    return be.xp.asarray(x, dtype=be.xp.arange(1, device=device).dtype, device=device)
+    return be.xp.asarray(x, dtype=be.xp.arange(1, device=device).dtype, device=device, copy=True)
 
 
 def to_matrix(be: Backend, u: Array, edges: Edges | None, fill: float) -> Array:
