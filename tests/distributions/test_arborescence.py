@@ -155,9 +155,7 @@ def test_estimators_and_keys(lib: Library) -> None:
     n = logits.shape[-1]
     values, key = arborescences(n, 0), backdraw.key(4)
     u = lib.asarray(logits)
-    x, (grad,) = pulled(
-        lib, lambda u: backdraw.straight_through(Arborescence(u), temperature=0.5, rng=key), lib.asarray(g), u
-    )
+    x, (grad,) = pulled(lib, lambda u: backdraw.straight_through(Arborescence(u), temperature=0.5, rng=key), lib.asarray(g), u)
     lib.check(x, backdraw.draw(Arborescence(logits), rng=key), rtol=0)
     expected = np.stack([covariance_product(l / 0.5, values, c) / 0.5 for l, c in zip(logits, g, strict=True)])
     lib.check(grad, expected, rtol=1e-11, atol=1e-14)

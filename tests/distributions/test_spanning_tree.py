@@ -54,7 +54,13 @@ def test_against_enumeration(lib: Library, name: str, scale: float) -> None:
 
     def every(u: Any) -> tuple[Any, ...]:
         p = SpanningTree(u, edges)
-        return p.mean(), p.mean(temperature=2.0), p.log_partition(), p.entropy(), p.log_prob(lib.asarray(values[:1] * np.ones((3, 1))))
+        return (
+            p.mean(),
+            p.mean(temperature=2.0),
+            p.log_partition(),
+            p.entropy(),
+            p.log_prob(lib.asarray(values[:1] * np.ones((3, 1)))),
+        )
 
     each = [probabilities(l, values) for l in logits]
     probs = np.stack([p for p, _ in each])
@@ -176,7 +182,11 @@ def test_edges_of_probability_zero(lib: Library) -> None:
 
 def test_ties(lib: Library) -> None:
     p = SpanningTree(lib.asarray(np.zeros((2, 6))))
-    lib.check(p.argmax(lib.asarray(np.asarray([[0.0] * 6, [0.0, 0, 0, 1, 0, 1]]))), [[1.0, 1, 1, 0, 0, 0], [1, 0, 0, 1, 0, 1]], rtol=0)
+    lib.check(
+        p.argmax(lib.asarray(np.asarray([[0.0] * 6, [0.0, 0, 0, 1, 0, 1]]))),
+        [[1.0, 1, 1, 0, 0, 0], [1, 0, 0, 1, 0, 1]],
+        rtol=0,
+    )
 
 
 def test_draws_become_the_relaxation_as_the_temperature_falls(taped: Library) -> None:

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from numbers import Integral
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 
@@ -48,9 +48,7 @@ class Rooted:
         live = (logs > -xp.inf) & _exists(be, e)[..., None]
         return self._flat(be, xp.where(live, xp.exp(xp.where(live, logs, 0.0)), 0.0))
 
-    def pulled(
-        self, be: Backend, u: Array, packed: Array, g: Array, t: Array | None = None, *, temperature: float
-    ) -> Array:
+    def pulled(self, be: Backend, u: Array, packed: Array, g: Array, t: Array | None = None, *, temperature: float) -> Array:
         """Covariance times g."""
         xp, z = be.xp, scaled(be, u, temperature if t is None else t)
         logits, _ = self._logits(be, z)
@@ -170,5 +168,5 @@ class Arborescence(ExponentialFamily):
 
     @property
     def noise_size(self) -> int:
-        """n * n."""
+        """The number of uniforms of a draw: n * n."""
         return self.logits.shape[-1] ** 2

@@ -90,11 +90,9 @@ def eliminate(be: Backend, logits: Array) -> Eliminated:
 
 
 def heaviest(be: Backend, logits: Array) -> tuple[Array, Array]:
-    """Return the parents of the nodes in the heaviest arborescence, and whether there is one (last axis of size 1).
-
-    What `draw_parents` in the module `trees` does as the temperature falls to 0: an edge of the smaller graph that came of k
-    is heavier than it was, and the node that was eliminated last to make it so is written down.
-    """
+    """Return the parents of the nodes in the heaviest arborescence, and whether there is one (last axis of size 1)."""
+    # What `draw_parents` in the module `trees` does as the temperature falls to 0. An edge of the smaller graph came of k if k
+    # made it heavier, and of the nodes that did so, the one eliminated last is put into the graph first: that one is kept.
     xp, size, full = be.xp, logits.shape[-1], logits
     places = xp.arange(size, device=be.device(logits))
     via = xp.zeros(logits.shape, dtype=places.dtype, device=be.device(logits))

@@ -9,7 +9,7 @@ from typing import Any, ClassVar, Protocol
 
 from backdraw import random
 from backdraw.backend import Array, Backend
-from backdraw.distributions.base import Distribution, check_logits, fold, perturb
+from backdraw.distributions.base import Distribution, fold, perturb
 from backdraw.errors import InvalidValueError
 from backdraw.primitive import primitive
 
@@ -24,9 +24,7 @@ class Family(Protocol):
     def marginals(self, be: Backend, u: Array, t: Array | None = None, *, temperature: float) -> Array:
         """Return the marginals, and behind them what `pulled` wants to see again."""
 
-    def pulled(
-        self, be: Backend, u: Array, packed: Array, g: Array, t: Array | None = None, *, temperature: float
-    ) -> Array:
+    def pulled(self, be: Backend, u: Array, packed: Array, g: Array, t: Array | None = None, *, temperature: float) -> Array:
         """Return the covariance times g, at the marginals, and behind it the product of this with the scaled logits."""
 
     def log_partition(self, be: Backend, u: Array) -> Array:

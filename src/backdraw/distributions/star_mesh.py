@@ -13,7 +13,7 @@ factor :math:`F_{il} = e^{b_{ki} + b_{kl} - b_{il} - \beta} \le 1`, where :math:
 into a float, b is 0 and F is 1.
 """
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from backdraw.backend import Array, Backend
 
@@ -40,6 +40,7 @@ def numbers(be: Backend, like: Array, start: int, stop: int, step: int) -> Array
 
 
 def row_of(be: Backend, x: Array, k: Array) -> Array:
+    """Return row k of matrices."""
     return be.xp.take(x, k, axis=-2)[..., 0, :]
 
 

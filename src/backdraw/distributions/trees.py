@@ -100,11 +100,9 @@ def with_product(be: Backend, back: Array, z: Array) -> Array:
 
 # --------------------------------------------------------------------------------------------------- heaviest tree
 def prim(be: Backend, weights: Array) -> tuple[Array, Array]:
-    """Return the parents of the nodes in the heaviest tree from node 0, and whether there is one (last axis of size 1).
-
-    The next node is the one with the heaviest edge to the tree, the first of equals, and its edge leads to the node that
-    joined first of those with such an edge.
-    """
+    """Return the parents of the nodes in the heaviest tree from node 0, and whether there is one (last axis of size 1)."""
+    # The next node is the one with the heaviest edge to the tree, the first of equals, and its edge leads to the node that
+    # joined first of those with such an edge.
     xp = be.xp
     best = weights[..., 0, :]
     joined = xp.argmax(best, axis=-1, keepdims=True)
@@ -125,19 +123,15 @@ def prim(be: Backend, weights: Array) -> tuple[Array, Array]:
 
 
 # ------------------------------------------------------------------------------------------------------ exact draws
-def draw_parents(
-    be: Backend, logits: Array, log_rows: Array, log_columns: Array, log_total: Array, uniforms: Array
-) -> Array:
-    r"""Draw the parents of the nodes in a tree that is rooted at node 0, node by node against the elimination.
-
-    With node k in the graph, an edge :math:`i \to l` of the smaller graph's tree was either there before or came of k, which
-    has the share :math:`w_{ik} w_{kl} / s` in its weight. Those that came of k now lead to k, and k leads to one of the nodes
-    whose path to the root does not go through k, chosen in proportion to :math:`w_{kl}`. For given other edges, both graphs'
-    trees then add up to the same, but for the factor s: the draw is exact.
-
-    Matrices are of logarithms, rows lead from the node: `logits` of the graph, `log_rows` and `log_columns` of the weights
-    :math:`w_{kl}` and :math:`w_{lk}`, l < k, when k is eliminated. The uniforms are (..., n, n), and may have samples in front.
-    """
+def draw_parents(be: Backend, logits: Array, log_rows: Array, log_columns: Array, log_total: Array, uniforms: Array) -> Array:
+    """Draw the parents of the nodes in a tree that is rooted at node 0, from uniforms (..., n, n) with samples in front."""
+    # Matrices are of logarithms, and rows lead from the node: `logits` of the graph, `log_rows` and `log_columns` of the
+    # weights w[k, l] and w[l, k], l < k, when k is eliminated.
+    #
+    # The draw goes node by node against the elimination. With node k in the graph, an edge from i to l of the smaller graph's
+    # tree was either there before or came of k, which has the share w[i, k] w[k, l] / s in its weight. Those that came of k
+    # now lead to k, and k leads to one of the nodes whose path to the root does not go through k, chosen in proportion to
+    # w[k, l]. For given other edges, both graphs' trees then add up to the same, but for the factor s: the draw is exact.
     xp, n, size = be.xp, logits.shape[-1], uniforms.shape
     log_total = xp.where(log_total > -xp.inf, log_total, 0.0)
     logits, rows, columns = (xp.broadcast_to(x, size) for x in (logits, log_rows - log_total[..., None], log_columns))
