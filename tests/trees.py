@@ -1,9 +1,11 @@
 """Trees by enumeration, for the tests of distributions over them."""
 
 import itertools
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+from helpers import Backend, Library
 
 
 def complete(n: int) -> list[tuple[int, int]]:
@@ -83,3 +85,12 @@ def exact_marginals(logits: np.ndarray, edges: list[tuple[int, int]]) -> np.ndar
     return np.asarray(
         [float(w * (inverse[a][a] + inverse[b][b] - 2 * inverse[a][b])) for (a, b), w in zip(edges, weights, strict=True)]
     )
+
+
+def compiled(lib: Library, f: Callable[..., Any], *arrays: Any) -> Any:
+    """``f(*arrays)``, under jit on JAX, where operation by operation takes long."""
+    if lib.backend is Backend.JAX:
+        import jax
+
+        return jax.jit(f)(*arrays)
+    return f(*arrays)

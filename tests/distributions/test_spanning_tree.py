@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import scipy.stats
 from helpers import Backend, Library, finite_difference, pulled, softmax, softmax_vjp
-from trees import complete, covariance_product, exact_marginals, probabilities, spanning_trees
+from trees import compiled, complete, covariance_product, exact_marginals, probabilities, spanning_trees
 
 import backdraw
 from backdraw import SpanningTree
@@ -75,7 +75,7 @@ def test_against_enumeration(lib: Library, name: str, scale: float) -> None:
     product = lambda l, g: covariance_product(l, values, g)  # noqa: E731
     wanted = [product(l, g - l) + product(l / 2, g) / 2 + values[0] for l, g in zip(logits, g, strict=True)]
     lib.check(grad, np.stack(wanted), rtol=1e-10, atol=1e-11 * scale)
-    x = lib.to_numpy(SpanningTree(lib.asarray(logits), edges).argmax(lib.asarray(logits)))
+    x = lib.to_numpy(compiled(lib, lambda u: SpanningTree(u, edges).argmax(u), lib.asarray(logits)))
     np.testing.assert_array_equal(x, values[np.argmax(logits @ values.T, -1)])
 
 
@@ -134,7 +134,6 @@ def test_dtypes(lib: Library, dtype: str) -> None:
         pytest.skip(f"{lib.backend.value} has no {dtype}, or it takes seconds to compile")
     logits = lib.asarray(normal(3), dtype)
     exact = SpanningTree(lib.to_numpy(logits).astype(np.float64))
-    p = SpanningTree(logits)
     rtol = {"float16": 2e-3, "bfloat16": 1.6e-2}.get(dtype, 1e-6)
 
     def every(u: Any) -> tuple[Any, ...]:
@@ -147,7 +146,8 @@ def test_dtypes(lib: Library, dtype: str) -> None:
     assert grad.dtype == logits.dtype
     lib.check(total, exact.log_partition(), dtype=dtype, rtol=rtol)
     lib.check(entropy, exact.entropy(), dtype=dtype, rtol=rtol)
-    lib.check(p.sample(p.draw_noise(backdraw.key(2))), exact.sample(exact.draw_noise(backdraw.key(2))), dtype=dtype, rtol=0)
+    draw = lambda u: backdraw.draw(SpanningTree(u), rng=backdraw.key(2))  # noqa: E731
+    lib.check(compiled(lib, draw, logits), backdraw.draw(exact, rng=backdraw.key(2)), dtype=dtype, rtol=0)
 
 
 def test_edges_of_probability_zero(lib: Library) -> None:
@@ -157,27 +157,37 @@ def test_edges_of_probability_zero(lib: Library) -> None:
     kept = [0, 2, 3, 5]
     values = spanning_trees(4, [complete(4)[e] for e in kept])
     g = normal(*logits.shape)
-    y, (grad,) = pulled(lib, lambda u: SpanningTree(u).mean(), lib.asarray(g), lib.asarray(logits))
-    y, grad = lib.to_numpy(y), lib.to_numpy(grad)
+    tree = lib.asarray(np.asarray([1.0, 1, 0, 1, 0, 0]) * np.ones((4, 1)))
+
+    def every(u: Any) -> tuple[Any, ...]:
+        p = SpanningTree(u)
+        return p.mean(), p.entropy(), p.log_partition(), p.log_prob(tree)
+
+    def hard(u: Any) -> Any:
+        p = SpanningTree(u)
+        return p.argmax(u), p.sample(p.draw_noise(backdraw.key(0)))
+
+    none = lib.asarray(np.zeros(4))
+    cotangents = (lib.asarray(g), lib.asarray(np.asarray([1.0, 1, 1, 0])), none, none)
+    found, (grad,) = pulled(lib, every, cotangents, lib.asarray(logits))
+    y, entropy, total, log_prob = (lib.to_numpy(a) for a in found)
+    grad = lib.to_numpy(grad)
     np.testing.assert_allclose(y[0, kept], probabilities(logits[0, kept], values)[0] @ values, rtol=1e-13)
-    np.testing.assert_allclose(grad[0, kept], covariance_product(logits[0, kept], values, g[0, kept]), rtol=1e-12)
+    expected = covariance_product(logits[0, kept], values, g[0, kept] - logits[0, kept])
+    np.testing.assert_allclose(grad[0, kept], expected, rtol=1e-11)
     assert np.all(np.isfinite(grad))
     for zero in (y[0, [1, 4]], grad[0, [1, 4]], y[1:3], grad[1:3], grad[3, [0, 1, 3]]):  # rows 1 and 2: no tree at all
         assert np.all(zero == 0.0)
     p = softmax([0.0, 3.0, -2.0])  # of the edges to node 3, below two that are certain
     np.testing.assert_allclose(y[3], [1, 0, p[0], 1, p[1], p[2]], rtol=1e-13)
     np.testing.assert_allclose(grad[3, [2, 4, 5]], softmax_vjp(p, g[3, [2, 4, 5]]), rtol=1e-12)
-    p = SpanningTree(lib.asarray(logits))
-    value, (entropy_grad,) = pulled(lib, lambda u: SpanningTree(u).entropy(), lib.asarray(np.ones(4)), lib.asarray(logits))
-    lib.check(value[1:3], np.zeros(2), rtol=0)
-    assert np.all(lib.to_numpy(entropy_grad)[1:3] == 0.0)
-    assert np.all(np.isfinite(lib.to_numpy(entropy_grad)))
-    assert list(lib.to_numpy(p.log_partition())[1:3]) == [-inf, -inf]
-    for x in (p.argmax(p.logits), p.sample(p.draw_noise(backdraw.key(0)))):
-        values = lib.to_numpy(x)
-        np.testing.assert_array_equal(values.sum(-1), [3, 0, 0, 3])
-        assert np.all(values[0, [1, 4]] == 0.0)
-    lib.check(p.log_prob(lib.asarray(np.asarray([1.0, 1, 0, 1, 0, 0]) * np.ones((4, 1))))[:3], [-inf] * 3, dtype="float64")
+    assert list(entropy[1:3]) == [0.0, 0.0]
+    assert list(total[1:3]) == [-inf, -inf]
+    assert list(log_prob[:3]) == [-inf] * 3
+    for x in compiled(lib, hard, lib.asarray(logits)):
+        found = lib.to_numpy(x)
+        np.testing.assert_array_equal(found.sum(-1), [3, 0, 0, 3])
+        assert np.all(found[0, [1, 4]] == 0.0)
 
 
 def test_ties(lib: Library) -> None:
@@ -221,7 +231,8 @@ def test_one_key_gives_one_draw_everywhere(lib: Library) -> None:
     logits = normal(4, 10)
     expected = backdraw.draw(SpanningTree(logits), shape=(3,), rng=backdraw.key(5))
     assert set(expected.sum(-1).ravel()) == {4.0}
-    lib.check(backdraw.draw(SpanningTree(lib.asarray(logits)), shape=(3,), rng=backdraw.key(5)), expected, rtol=0)
+    draw = lambda u: backdraw.draw(SpanningTree(u), shape=(3,), rng=backdraw.key(5))  # noqa: E731
+    lib.check(compiled(lib, draw, lib.asarray(logits)), expected, rtol=0)
 
 
 def test_estimators(lib: Library) -> None:
@@ -234,7 +245,7 @@ def test_estimators(lib: Library) -> None:
     lib.check(x, backdraw.draw(SpanningTree(logits), rng=backdraw.key(2)), rtol=0)
     expected = np.stack([covariance_product(l / 0.5, values, c) / 0.5 for l, c in zip(logits, g, strict=True)])
     lib.check(grad, expected, rtol=1e-11, atol=1e-14)
-    hard = backdraw.gumbel_max(SpanningTree(u), rng=backdraw.key(2))
+    hard = compiled(lib, lambda u: backdraw.gumbel_max(SpanningTree(u), rng=backdraw.key(2)), u)
     lib.check(hard, backdraw.gumbel_max(SpanningTree(logits), rng=backdraw.key(2)), rtol=0)
     assert np.all(lib.to_numpy(hard).sum(-1) == 2)
 

@@ -18,7 +18,7 @@ weights may be of any size; with max in place of the sum of exponentials the eli
 from typing import Any, NamedTuple
 
 from backdraw.backend import Array, Backend
-from backdraw.distributions.star_mesh import assembled, blocks, grown, numbers, row_of
+from backdraw.distributions.star_mesh import assembled, blocks, grown, numbers, row_of, with_node
 from backdraw.distributions.trees import leads_to_root, with_parent
 
 
@@ -52,12 +52,6 @@ def _add(be: Backend, x: Array, y: Array) -> Array:
 
 def _column(be: Backend, x: Array, k: Array) -> Array:
     return be.xp.take(x, k, axis=-1)[..., 0]
-
-
-def _own(be: Backend, x: Array, k: Array, row: Array, column: Array) -> Array:
-    """Put the row and the column of node k into a matrix."""
-    places = be.xp.arange(x.shape[-1], device=be.device(x))
-    return be.xp.where((places == k)[:, None], row[..., None, :], be.xp.where(places == k, column[..., :, None], x))
 
 
 def _stages(n: int) -> list[tuple[int, int]]:
@@ -155,7 +149,7 @@ def transfer(be: Backend, e: Eliminated) -> Array:
 
         def step(log_t: Array, k: Array) -> tuple[Array, None]:
             new = _Step(be, e, log_t, k)
-            return _own(be, log_t, k, new.row, new.u), None
+            return with_node(be, log_t, k, new.row, new.u), None
 
         log_t = be.scan(step, _filled(be, log_t, n), numbers(be, log_t, left, n, 1))[0]
     return log_t
@@ -192,9 +186,9 @@ def tangent(be: Backend, logits: Array, e: Eliminated, g: Array) -> tuple[Array,
             change = xp.sum(sums, axis=-2) - xp.exp(-new.top) * xp.sum(dchildren, axis=-1, keepdims=True)
             row = xp.where(new.scale > -xp.inf, change - dtotal * new.value, 0.0)
             return (
-                _own(be, log_t, k, new.row, new.u),
-                _own(be, scale, k, new.scale, u_scale),
-                _own(be, tau, k, row, du),
+                with_node(be, log_t, k, new.row, new.u),
+                with_node(be, scale, k, new.scale, u_scale),
+                with_node(be, tau, k, row, du),
             ), None
 
         start = (_filled(be, log_t, n), _filled(be, scale, n), grown(be, tau, (n, n)))

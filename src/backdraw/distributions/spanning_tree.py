@@ -70,8 +70,7 @@ class Graph:
         z, g = scaled(be, u, temperature if t is None else t), xp.astype(g, xp.float64)
 
         def body(bottlenecks: Array | None) -> Array:
-            scale, beta = star_mesh.scales(be, bottlenecks, q)
-            e = star_mesh.Eliminated(rows, scale, xp.sum(rows * scale, axis=-1), beta)
+            e = star_mesh.eliminated(be, rows, bottlenecks)
             v = self._weights(be, z, b)
             dv = v * self._matrix(be, g, 0.0)
             return self._of_edges(be, dv * q + v * star_mesh.tangent(be, e, q, bottlenecks, dv))

@@ -26,6 +26,7 @@ class Eliminated(NamedTuple):
     rows: Array  # (..., n, n): row k is v[k, :k], then zeros
     scale: Array  # (..., n, n): row k is exp(b[k, :k] - beta[k]), then zeros
     total: Array  # (..., n): s[k] exp(-beta[k]); 0 for node 0 and where k has no edge
+    shares: Array  # (..., n, n): the rows over their total
     beta: Array | None  # (..., n)
 
 
@@ -125,24 +126,29 @@ def scales(be: Backend, b: Array | None, like: Array) -> tuple[Array, Array | No
     return xp.exp(masked - beta[..., None]), beta
 
 
+def eliminated(be: Backend, rows: Array, b: Array | None) -> Eliminated:
+    """Make the rest of the rows."""
+    scale, beta = scales(be, b, rows)
+    total = be.xp.sum(rows if b is None else rows * scale, axis=-1)
+    return Eliminated(rows, scale, total, rows * _inverse(be, total)[..., None], beta)
+
+
 def eliminate(be: Backend, v: Array, b: Array | None) -> Eliminated:
     """Eliminate the nodes of a graph, from the last to node 1."""
-    xp, full = be.xp, v
+    xp, full, found = be.xp, v, []
     scale, beta = scales(be, b, v)
-    found = []
     for n, left in blocks(v.shape[-1]):
-        v, part, places = v[..., :n, :n], scale[..., :n], xp.arange(n, device=be.device(v))
+        v, places = v[..., :n, :n], xp.arange(n, device=be.device(v))
 
-        def step(v: Array, k: Array, n: int = n, part: Array = part, places: Array = places) -> tuple[Array, Array]:
+        def step(v: Array, k: Array, n: int = n, places: Array = places) -> tuple[Array, Array]:
             row = _sub(v, k, places, be)
-            total = xp.sum(row * row_of(be, part, k), axis=-1, keepdims=True)
+            total = xp.sum(row if b is None else row * row_of(be, scale, k)[..., :n], axis=-1, keepdims=True)
             mesh = _outer(row, row * _inverse(be, total))
             return v + (mesh if b is None else mesh * _factor(be, b, beta, k, n)), row
 
         v, rows = be.scan(step, v, numbers(be, v, n - 1, left - 1, -1))
         found.append(rows)
-    rows = assembled(be, found, full)
-    return Eliminated(rows, scale, xp.sum(rows * scale, axis=-1), beta)
+    return eliminated(be, assembled(be, found, full), b)
 
 
 def log_partition(be: Backend, e: Eliminated) -> Array:
@@ -156,36 +162,34 @@ def log_partition(be: Backend, e: Eliminated) -> Array:
 
 def resistances(be: Backend, e: Eliminated, b: Array | None) -> Array:
     """Return q of all pairs of nodes."""
-    xp, rows = be.xp, e.rows
-    q = xp.zeros((*rows.shape[:-2], 1, 1), dtype=rows.dtype, device=be.device(rows))
-    for n, left in reversed(blocks(rows.shape[-1])):
-        places = xp.arange(n, device=be.device(rows))
+    xp, inverse = be.xp, _inverse(be, e.total)
+    q = xp.zeros((*e.total.shape[:-1], 1, 1), dtype=e.total.dtype, device=be.device(e.total))
+    for n, left in reversed(blocks(e.total.shape[-1])):
 
-        def step(q: Array, k: Array, n: int = n, places: Array = places) -> tuple[Array, None]:
-            weight, inverse = row_of(be, e.scale, k)[..., :n], _inverse(be, xp.take(e.total, k, axis=-1))
-            v = row_of(be, rows, k)[..., :n] * inverse
-            r = _times(be, q if b is None else q * _factor(be, b, e.beta, k, n), v)
-            row = weight * (inverse - 0.5 * xp.sum(v * r, axis=-1, keepdims=True)) + xp.where(places < k, r, 0.0)
-            own = xp.astype(places == k, q.dtype)
-            return q + (_outer(own, row) + _outer(row, own)), None
+        def step(q: Array, k: Array, n: int = n) -> tuple[Array, None]:
+            p = row_of(be, e.shares, k)[..., :n]
+            r = _times(be, q if b is None else q * _factor(be, b, e.beta, k, n), p)
+            more = xp.take(inverse, k, axis=-1) - 0.5 * xp.sum(p * r, axis=-1, keepdims=True)
+            row = row_of(be, e.scale, k)[..., :n] * more + r  # q is zero beyond the nodes before k, and r with it
+            return with_node(be, q, k, row, row), None
 
         q = be.scan(step, grown(be, q, (n, n)), numbers(be, q, left, n, 1))[0]
     return q
 
 
+def with_node(be: Backend, x: Array, k: Array, row: Array, column: Array) -> Array:
+    """Put the row and the column of node k into matrices."""
+    here = be.xp.arange(x.shape[-1], device=be.device(x)) == k
+    return be.xp.where(here[:, None], row[..., None, :], be.xp.where(here, column[..., :, None], x))
+
+
 def tangent(be: Backend, e: Eliminated, q: Array, b: Array | None, dv: Array) -> Array:
     """Return the tangent of q for that of v."""
-    return _tangent_of_resistances(be, e, q, b, _tangent_of_rows(be, e, b, dv))
-
-
-def _step_sizes(be: Backend, e: Eliminated, k: Array, n: int) -> tuple[Array, Array, Array]:
-    inverse = _inverse(be, be.xp.take(e.total, k, axis=-1))
-    return row_of(be, e.scale, k)[..., :n], inverse, row_of(be, e.rows, k)[..., :n] * inverse
-
-
-def _tangent_of_p(be: Backend, row: Array, weight: Array, inverse: Array, v: Array) -> tuple[Array, Array]:
-    total = be.xp.sum(row * weight, axis=-1, keepdims=True)
-    return total, (row - v * total) * inverse
+    rows = _tangent_of_rows(be, e, b, dv)
+    total = be.xp.sum(rows if b is None else rows * e.scale, axis=-1)
+    inverse = _inverse(be, e.total)
+    shares = (rows - e.shares * total[..., None]) * inverse[..., None]
+    return _tangent_of_resistances(be, e, q, b, total * inverse * inverse, shares)
 
 
 def _tangent_of_rows(be: Backend, e: Eliminated, b: Array | None, dv: Array) -> Array:
@@ -194,10 +198,10 @@ def _tangent_of_rows(be: Backend, e: Eliminated, b: Array | None, dv: Array) -> 
         dv, places = dv[..., :n, :n], xp.arange(n, device=be.device(dv))
 
         def step(dv: Array, k: Array, n: int = n, places: Array = places) -> tuple[Array, Array]:
-            row = _sub(dv, k, places, be)
-            weight, inverse, v = _step_sizes(be, e, k, n)
-            dp = _tangent_of_p(be, row, weight, inverse, v)[1]
-            mesh = _outer(row, v) + _outer(row_of(be, e.rows, k)[..., :n], dp)
+            row, p = _sub(dv, k, places, be), row_of(be, e.shares, k)[..., :n]
+            total = xp.sum(row if b is None else row * row_of(be, e.scale, k)[..., :n], axis=-1, keepdims=True)
+            # that of s p p': dw p' + w dp', where s dp = dw - p ds
+            mesh = xp.matmul(xp.stack([row, p], axis=-1), xp.stack([p, row - p * total], axis=-2))
             return dv + (mesh if b is None else mesh * _factor(be, b, e.beta, k, n)), row
 
         dv, rows = be.scan(step, dv, numbers(be, dv, n - 1, left - 1, -1))
@@ -205,22 +209,25 @@ def _tangent_of_rows(be: Backend, e: Eliminated, b: Array | None, dv: Array) -> 
     return assembled(be, found, full)
 
 
-def _tangent_of_resistances(be: Backend, e: Eliminated, q: Array, b: Array | None, drows: Array) -> Array:
+def _tangent_of_resistances(be: Backend, e: Eliminated, q: Array, b: Array | None, dinverse: Array, dshares: Array) -> Array:
     xp = be.xp
+    if b is None:  # then the products with q are the same matrix for all nodes
+        every_r, every_change = xp.matmul(e.shares, q), xp.matmul(dshares, q)
     dq = xp.zeros((*q.shape[:-2], 1, 1), dtype=q.dtype, device=be.device(q))
     for n, left in reversed(blocks(q.shape[-1])):
-        part, places = q[..., :n, :n], xp.arange(n, device=be.device(q))
+        places = xp.arange(n, device=be.device(q))
 
-        def step(dq: Array, k: Array, n: int = n, part: Array = part, places: Array = places) -> tuple[Array, None]:
-            weight, inverse, v = _step_sizes(be, e, k, n)
-            dtotal, dp = _tangent_of_p(be, row_of(be, drows, k)[..., :n], weight, inverse, v)
-            f = _factor(be, b, e.beta, k, n)
-            seen = part if b is None else part * f
-            r, dr = _times(be, seen, v), _times(be, dq if b is None else dq * f, v)
-            shared = dtotal * inverse * inverse + xp.sum(r * dp + 0.5 * v * dr, axis=-1, keepdims=True)
-            row = xp.where(places < k, dr + _times(be, seen, dp), 0.0) - weight * shared
-            own = xp.astype(places == k, dq.dtype)
-            return dq + (_outer(own, row) + _outer(row, own)), None
+        def step(dq: Array, k: Array, n: int = n, places: Array = places) -> tuple[Array, None]:
+            p, dp = (row_of(be, x, k)[..., :n] for x in (e.shares, dshares))
+            if b is None:
+                r, change, dr = row_of(be, every_r, k)[..., :n], row_of(be, every_change, k)[..., :n], _times(be, dq, p)
+            else:
+                f = _factor(be, b, e.beta, k, n)
+                part = q[..., :n, :n] * f
+                r, change, dr = _times(be, part, p), _times(be, part, dp), _times(be, dq * f, p)
+            shared = xp.take(dinverse, k, axis=-1) + xp.sum(r * dp + 0.5 * p * dr, axis=-1, keepdims=True)
+            row = xp.where(places < k, dr + change, 0.0) - row_of(be, e.scale, k)[..., :n] * shared
+            return with_node(be, dq, k, row, row), None
 
         dq = be.scan(step, grown(be, dq, (n, n)), numbers(be, dq, left, n, 1))[0]
     return dq
