@@ -68,7 +68,8 @@ class Rooted:
 
     def heaviest(self, be: Backend, u: Array) -> Array:
         """Eliminate with max in place of the sum, which finds what Chu, Liu and Edmonds' contractions do."""
-        return self._of(be, *directed.heaviest(be, self._logits(be, scaled(be, u, 1.0))[0]))
+        with be.double():
+            return self._of(be, *directed.heaviest(be, self._logits(be, scaled(be, u, 1.0))[0]))
 
     def tables(self, be: Backend, u: Array) -> Array:
         """Logits, and the logs of the weights at elimination."""

@@ -114,7 +114,9 @@ def heaviest(be: Backend, logits: Array) -> tuple[Array, Array]:
     def choose(parents: Array, k: Array) -> tuple[Array, None]:
         through = (xp.take_along_axis(via, parents[..., :, None], axis=-1)[..., 0] == k) & (places > 0) & (places < k)
         outside = xp.where(leads_to_root(be, parents, through) & (places < k), row_of(be, table, k), -xp.inf)
-        return with_parent(be, parents, k, xp.argmax(outside, axis=-1, keepdims=True), through), None
+        # The first of the largest; argmax would ask JAX for 64-bit integers when it is compiled, where there are none.
+        chosen = xp.min(xp.where(outside == be.row_max(outside), places, size), axis=-1, keepdims=True)
+        return with_parent(be, parents, k, chosen, through), None
 
     start = xp.zeros(table.shape[:-1], dtype=places.dtype, device=be.device(table))
     parents = be.scan(choose, start, numbers(be, table, 1, size, 1))[0]
