@@ -7,6 +7,27 @@ from typing import Any
 import numpy as np
 from helpers import Backend, Library
 
+SPARSE = [(3, 1), (0, 1), (1, 2), (2, 4), (3, 4), (0, 4)]
+GRAPHS = {"1": None, "2": None, "3": None, "4": None, "5": None, "sparse": SPARSE}
+
+
+def graph(name: str) -> tuple[Any, list[tuple[int, int]], int]:
+    """Return edges= and what they are, and the number of nodes."""
+    given = GRAPHS[name]
+    n = 5 if given else int(name)
+    return given and tuple(given), given or complete(n), n
+
+
+def normal(*shape: int, seed: int = 11) -> np.ndarray:
+    """Return the same normal numbers on every call."""
+    return np.random.default_rng(seed).normal(size=shape)
+
+
+def grid(n: int) -> list[tuple[int, int]]:
+    """Return the edges of a grid of n * n nodes."""
+    across = [(n * i + j, n * i + j + 1) for i in range(n) for j in range(n - 1)]
+    return across + [(n * i + j, n * i + j + n) for i in range(n - 1) for j in range(n)]
+
 
 def complete(n: int) -> list[tuple[int, int]]:
     """Return all pairs i < j in order."""

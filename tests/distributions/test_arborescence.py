@@ -6,17 +6,12 @@ import numpy as np
 import pytest
 import scipy.stats
 from helpers import Backend, Library, finite_difference, pulled
-from trees import arborescences, compiled, covariance_product, probabilities
+from trees import arborescences, compiled, covariance_product, normal, probabilities
 
 import backdraw
 from backdraw import Arborescence
 
 CASES = [(1, 0), (2, 1), (3, 2), (4, 1), (5, 3)]
-
-
-def normal(*shape: int, seed: int = 7) -> np.ndarray:
-    """Return the same normal numbers on every call."""
-    return np.random.default_rng(seed).normal(size=shape)
 
 
 @pytest.mark.parametrize("scale", [1.0, 30.0, 1000.0])
