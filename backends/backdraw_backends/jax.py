@@ -84,6 +84,10 @@ class JaxBackend(Backend):
         rest = tuple((name, value) for name, value in sorted(static.items()) if name not in numbers)
         return _compiled(body, rest)(arrays, numbers)
 
+    def either(self, flag: Array, fast: Callable[..., Array], safe: Callable[..., Array], *arrays: Array) -> Array:
+        """Compile both."""
+        return jax.lax.cond(flag, fast, safe, *arrays)
+
     def host(self, f: Callable[..., Any], *arrays: Array, shape: tuple[int, ...], dtype: Any) -> Array:
         """Call back from wherever the arrays are."""
 

@@ -1,6 +1,7 @@
 """Gradients through random draws, on NumPy, CuPy, PyTorch and JAX arrays alike."""
 
 from backdraw import schedules as schedules
+from backdraw.distributions import Arborescence as Arborescence
 from backdraw.distributions import Bernoulli as Bernoulli
 from backdraw.distributions import Categorical as Categorical
 from backdraw.distributions import Concrete as Concrete
@@ -14,6 +15,7 @@ from backdraw.distributions import LogNormal as LogNormal
 from backdraw.distributions import MultivariateNormal as MultivariateNormal
 from backdraw.distributions import Normal as Normal
 from backdraw.distributions import Oracle as Oracle
+from backdraw.distributions import SpanningTree as SpanningTree
 from backdraw.distributions import Subset as Subset
 from backdraw.distributions import Uniform as Uniform
 from backdraw.distributions import kl as kl

@@ -80,13 +80,17 @@ class Backend(ABC):
     def scan(self, f: Callable[[Any, Any], tuple[Any, Array]], init: Any, xs: Any) -> tuple[Any, Array]:
         """Loop ``carry, y = f(carry, x)`` over the first axis of `xs`; return the last carry and the stacked y, or None.
 
-        `xs` is an array with at least one element along that axis, or a tuple of such arrays, and x a tuple of theirs.
+        `xs` is an array or a tuple of such arrays, and x a tuple of theirs.
         """
-        carry, ys = init, []
+        carry, y, ys = init, None, []
         for i in range((xs[0] if isinstance(xs, tuple) else xs).shape[0]):
             carry, y = f(carry, tuple(x[i, ...] for x in xs) if isinstance(xs, tuple) else xs[i, ...])
             ys.append(y)
         return carry, None if y is None else self.xp.stack(ys)
+
+    def either(self, flag: Array, fast: Callable[..., Array], safe: Callable[..., Array], *arrays: Array) -> Array:
+        """``fast(*arrays)`` where a scalar of bool holds, else ``safe(*arrays)``, which is right in any case."""
+        return (fast if bool(flag) else safe)(*arrays)
 
     def double(self) -> AbstractContextManager[Any]:
         """Return a context in which float64 exists, where the framework otherwise hides it."""

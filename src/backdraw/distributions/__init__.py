@@ -1,5 +1,6 @@
 """Distributions: what is drawn."""
 
+from backdraw.distributions.arborescence import Arborescence as Arborescence
 from backdraw.distributions.base import Distribution as Distribution
 from backdraw.distributions.bernoulli import Bernoulli as Bernoulli
 from backdraw.distributions.categorical import Categorical as Categorical
@@ -14,5 +15,6 @@ from backdraw.distributions.multivariate_normal import MultivariateNormal as Mul
 from backdraw.distributions.normal import LogNormal as LogNormal
 from backdraw.distributions.normal import Normal as Normal
 from backdraw.distributions.oracle import Oracle as Oracle
+from backdraw.distributions.spanning_tree import SpanningTree as SpanningTree
 from backdraw.distributions.subset import Subset as Subset
 from backdraw.distributions.uniform import Uniform as Uniform

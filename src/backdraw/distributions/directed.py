@@ -1,0 +1,221 @@
+r"""Arborescences by elimination in the log domain: partition function, marginals, their derivative, and the heaviest one.
+
+Each node but the root, which is node 0, leads to its parent; row i of a matrix has the weights :math:`w_{ij}` of the parents j
+of i. To eliminate node k, whose weights to the nodes before it have the sum s, is to add :math:`w_{ik} w_{kj} / s` to every
+:math:`w_{ij}`: the arborescences of the smaller graph weigh as much as those of the larger one over s. With the inverse G of
+the Laplacian without the root, node i has the parent j with probability :math:`w_{ij} T_{ij}`, where :math:`T_{ij} = G_{ii} -
+G_{ji}` (:math:`G_{ii}` for the root). Elimination does not change T between the nodes that stay, and with
+:math:`p = w_k / s` and the weights :math:`a_m = w_{mk}` that lead to k
+
+.. math::
+    T_{mk} = \sum_l p_l T_{ml}, \qquad T_{kj} = \frac{1}{s} \Bigl(1 + \sum_m a_m T_{mj} - \sum_m a_m T_{mk}\Bigr).
+
+The last sum is the expected number of k's children in the graph of the nodes up to k: what is subtracted is no larger than n,
+and the error that it leaves in a probability is no larger than n roundings. Everything else is positive. In the log domain,
+weights may be of any size; with max in place of the sum of exponentials the elimination finds the heaviest arborescence.
+"""
+
+from typing import Any, NamedTuple
+
+from backdraw.backend import Array, Backend
+from backdraw.distributions.star_mesh import assembled, blocks, grown, numbers, row_of, with_node
+from backdraw.distributions.trees import leads_to_root, with_parent
+
+
+class Eliminated(NamedTuple):
+    """Logs of what elimination leaves: row k of the matrices is for node k and the nodes before it, then -inf."""
+
+    rows: Array  # (..., n, n): log w[k, :k]
+    columns: Array  # (..., n, n): log w[:k, k]
+    total: Array  # (..., n): log s[k]; -inf where there is none
+
+
+def _finite(be: Backend, x: Array) -> Array:
+    return be.xp.where(x > -be.xp.inf, x, 0.0)
+
+
+def _log(be: Backend, x: Array) -> Array:
+    return be.xp.where(x > 0, be.xp.log(be.xp.where(x > 0, x, 1.0)), -be.xp.inf)
+
+
+def _exp(be: Backend, x: Array, over: Array) -> Array:
+    """``exp(x - over)``, 0 where x is -inf."""
+    live = x > -be.xp.inf
+    return be.xp.where(live, be.xp.exp(be.xp.where(live, x - _finite(be, over), 0.0)), 0.0)
+
+
+def _add(be: Backend, x: Array, y: Array) -> Array:
+    top = _finite(be, be.stop_gradient(be.xp.maximum(x, y)))
+    total = _exp(be, x, top) + _exp(be, y, top)
+    return be.xp.where(total > 0, top + be.xp.log(be.xp.where(total > 0, total, 1.0)), -be.xp.inf)
+
+
+def _column(be: Backend, x: Array, k: Array) -> Array:
+    return be.xp.take(x, k, axis=-1)[..., 0]
+
+
+def _stages(n: int) -> list[tuple[int, int]]:
+    return list(reversed(blocks(n)))
+
+
+def _matrices(be: Backend, found: list[Array], like: Array, fill: float) -> tuple[Array, Array]:
+    """Make two matrices of the rows, side by side, that the blocks gave."""
+    half = [y.shape[-1] // 2 for y in found]
+    left = [y[..., :n] for y, n in zip(found, half, strict=True)]
+    right = [y[..., n:] for y, n in zip(found, half, strict=True)]
+    return assembled(be, left, like, fill), assembled(be, right, like, fill)
+
+
+def eliminate(be: Backend, logits: Array) -> Eliminated:
+    """Eliminate the nodes from the last to node 1."""
+    xp, full, found = be.xp, logits, []
+    for n, left in blocks(logits.shape[-1]):
+        logits, places = logits[..., :n, :n], xp.arange(n, device=be.device(logits))
+
+        def step(logits: Array, k: Array, places: Array = places) -> tuple[Array, Array]:
+            row, column = (xp.where(places < k, x, -xp.inf) for x in (row_of(be, logits, k), _column(be, logits, k)))
+            mesh = column[..., :, None] + (row - _finite(be, be.logsumexp(row)))[..., None, :]
+            return _add(be, logits, mesh), xp.concat([row, column], axis=-1)
+
+        logits, rows = be.scan(step, logits, numbers(be, logits, n - 1, left - 1, -1))
+        found.append(rows)
+    rows, columns = _matrices(be, found, full, -xp.inf)
+    return Eliminated(rows, columns, be.logsumexp(rows)[..., 0])
+
+
+def heaviest(be: Backend, logits: Array) -> tuple[Array, Array]:
+    """Return the parents of the nodes in the heaviest arborescence, and whether there is one (last axis of size 1)."""
+    # What `draw_parents` in the module `trees` does as the temperature falls to 0. An edge of the smaller graph came of k if k
+    # made it heavier, and of the nodes that did so, the one eliminated last is put into the graph first: that one is kept.
+    xp, size, full = be.xp, logits.shape[-1], logits
+    places = xp.arange(size, device=be.device(logits))
+    via = xp.zeros(logits.shape, dtype=places.dtype, device=be.device(logits))
+    rows, vias = [], []
+    for n, left in blocks(size):
+        state, few = (logits[..., :n, :n], via[..., :n, :n]), places[:n]
+
+        def step(state: Any, k: Array, few: Array = few) -> tuple[Any, Array]:
+            logits, via = state
+            row, column = (xp.where(few < k, x, -xp.inf) for x in (row_of(be, logits, k), _column(be, logits, k)))
+            mesh = column[..., :, None] + (row - _finite(be, be.row_max(row)))[..., None, :]
+            more = mesh > logits
+            return (xp.where(more, mesh, logits), xp.where(more, k, via)), row
+
+        (logits, via), found = be.scan(step, state, numbers(be, logits, n - 1, left - 1, -1))
+        rows.append(found)
+        vias.append(via)
+    via = via[..., :1, :1]
+    for outer in reversed(vias):  # each is final where one of its nodes is of its own block
+        left = via.shape[-1]
+        upper = xp.concat([via, outer[..., :left, left:]], axis=-1)
+        via = xp.concat([upper, outer[..., left:, :]], axis=-2)
+    table = assembled(be, rows, full, -xp.inf)
+
+    def choose(parents: Array, k: Array) -> tuple[Array, None]:
+        through = (xp.take_along_axis(via, parents[..., :, None], axis=-1)[..., 0] == k) & (places > 0) & (places < k)
+        outside = xp.where(leads_to_root(be, parents, through) & (places < k), row_of(be, table, k), -xp.inf)
+        # The first of the largest; argmax would ask JAX for 64-bit integers when it is compiled, where there are none.
+        chosen = xp.min(xp.where(outside == be.row_max(outside), places, size), axis=-1, keepdims=True)
+        return with_parent(be, parents, k, chosen, through), None
+
+    start = xp.zeros(table.shape[:-1], dtype=places.dtype, device=be.device(table))
+    parents = be.scan(choose, start, numbers(be, table, 1, size, 1))[0]
+    return parents, xp.all(be.row_max(table)[..., 1:, 0] > -xp.inf, axis=-1, keepdims=True)
+
+
+class _Step:
+    """What the recursion of T does with node k, in logs; T itself over a scale that no sum in it exceeds by much."""
+
+    def __init__(self, be: Backend, e: Eliminated, log_t: Array, k: Array) -> None:
+        n = log_t.shape[-1]
+        xp = be.xp
+        self.s = _finite(be, _column(be, e.total, k))[..., None]
+        self.p = row_of(be, e.rows, k)[..., :n] - self.s
+        self.a = row_of(be, e.columns, k)[..., :n]
+        self.u = be.logsumexp(log_t + self.p[..., None, :])[..., 0]  # log T[:k, k]
+        x = be.logsumexp(xp.matrix_transpose(log_t) + self.a[..., None, :])[..., 0]
+        self.top = xp.where(x > 0, be.stop_gradient(x), 0.0)
+        self.children = xp.sum(_exp(be, self.u + self.a, xp.zeros_like(x)), axis=-1, keepdims=True)
+        value = xp.exp(-self.top) * (1.0 - self.children) + _exp(be, x, self.top)
+        live = (xp.arange(n, device=be.device(log_t)) < k) & (_column(be, e.total, k)[..., None] > -xp.inf)
+        self.value = xp.where(live & (value > 0), value, 0.0)
+        self.scale = xp.where(live, self.top - self.s, -xp.inf)
+        self.row = _log(be, self.value) + xp.where(live, self.scale, 0.0)
+
+
+def transfer(be: Backend, e: Eliminated) -> Array:
+    """Return log T of all pairs of nodes."""
+    xp = be.xp
+    log_t = xp.full((*e.total.shape[:-1], 1, 1), -xp.inf, dtype=e.total.dtype, device=be.device(e.total))
+    for n, left in _stages(e.total.shape[-1]):
+
+        def step(log_t: Array, k: Array) -> tuple[Array, None]:
+            new = _Step(be, e, log_t, k)
+            return with_node(be, log_t, k, new.row, new.u), None
+
+        log_t = be.scan(step, _filled(be, log_t, n), numbers(be, log_t, left, n, 1))[0]
+    return log_t
+
+
+def _filled(be: Backend, x: Array, n: int) -> Array:
+    """Append -inf to the last two axes."""
+    xp, old = be.xp, x.shape[-1]
+    inside = xp.arange(n, device=be.device(x)) < old
+    return xp.where(inside & inside[:, None], grown(be, x, (n, n)), -xp.inf)
+
+
+def tangent(be: Backend, logits: Array, e: Eliminated, g: Array) -> tuple[Array, Array]:
+    """Return the tangent of T for the tangent g of the logits, over a scale, and the log of this scale."""
+    xp = be.xp
+    drows, dcolumns = _tangent_of_logs(be, logits, g)
+    shares = _exp(be, e.rows, e.total[..., None])
+    ds = xp.sum(shares * drows, axis=-1)
+    log_t = xp.full((*e.total.shape[:-1], 1, 1), -xp.inf, dtype=e.total.dtype, device=be.device(e.total))
+    scale, tau = log_t, xp.zeros_like(log_t)
+    for n, left in _stages(e.total.shape[-1]):
+
+        def step(state: Any, k: Array, n: int = n) -> tuple[Any, None]:
+            log_t, scale, tau = state
+            new = _Step(be, e, log_t, k)
+            value = _exp(be, log_t, scale)
+            dtotal = _column(be, ds, k)[..., None]
+            dp, da = row_of(be, drows, k)[..., :n] - dtotal, row_of(be, dcolumns, k)[..., :n]
+            terms = scale + new.p[..., None, :]
+            u_scale = be.logsumexp(terms)[..., 0]
+            du = xp.sum(_exp(be, terms, u_scale[..., None]) * (value * dp[..., None, :] + tau), axis=-1)
+            dchildren = _exp(be, u_scale + new.a, xp.zeros_like(u_scale)) * (da * _exp(be, new.u, u_scale) + du)
+            sums = _exp(be, scale + new.a[..., :, None], new.top[..., None, :]) * (value * da[..., :, None] + tau)
+            change = xp.sum(sums, axis=-2) - xp.exp(-new.top) * xp.sum(dchildren, axis=-1, keepdims=True)
+            row = xp.where(new.scale > -xp.inf, change - dtotal * new.value, 0.0)
+            return (
+                with_node(be, log_t, k, new.row, new.u),
+                with_node(be, scale, k, new.scale, u_scale),
+                with_node(be, tau, k, row, du),
+            ), None
+
+        start = (_filled(be, log_t, n), _filled(be, scale, n), grown(be, tau, (n, n)))
+        log_t, scale, tau = be.scan(step, start, numbers(be, tau, left, n, 1))[0]
+    return tau, scale
+
+
+def _tangent_of_logs(be: Backend, logits: Array, g: Array) -> tuple[Array, Array]:
+    """Return the tangents of the rows and columns of `Eliminated`."""
+    xp, full, found = be.xp, g, []
+    for n, left in blocks(g.shape[-1]):
+        state = logits[..., :n, :n], g[..., :n, :n]
+        places = xp.arange(n, device=be.device(g))
+
+        def step(state: Any, k: Array, places: Array = places) -> tuple[Any, Array]:
+            logits, g = state
+            row, column = (xp.where(places < k, x, -xp.inf) for x in (row_of(be, logits, k), _column(be, logits, k)))
+            drow, dcolumn = (xp.where(places < k, x, 0.0) for x in (row_of(be, g, k), _column(be, g, k)))
+            total = be.logsumexp(row)
+            dtotal = xp.sum(_exp(be, row, total) * drow, axis=-1, keepdims=True)
+            mesh = column[..., :, None] + (row - _finite(be, total))[..., None, :]
+            added = _add(be, logits, mesh)
+            dmesh = dcolumn[..., :, None] + (drow - dtotal)[..., None, :]
+            return (added, g + _exp(be, mesh, added) * (dmesh - g)), xp.concat([drow, dcolumn], axis=-1)
+
+        (logits, g), rows = be.scan(step, state, numbers(be, g, n - 1, left - 1, -1))
+        found.append(rows)
+    return _matrices(be, found, full, 0.0)

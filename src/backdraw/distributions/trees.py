@@ -1,0 +1,172 @@
+"""Trees in arrays: edges and their matrix, the heaviest tree, and exact draws from what elimination leaves."""
+
+import math
+from functools import cache
+from typing import Any
+
+import numpy as np
+
+from backdraw.backend import Array, Backend
+from backdraw.distributions.star_mesh import numbers, row_of
+from backdraw.errors import InvalidTypeError, InvalidValueError
+
+Edges = tuple[tuple[int, int], ...]
+
+
+# ----------------------------------------------------------------------------------------------------------- edges
+def check_edges(edges: Any, count: int) -> Edges:
+    """Return edges as pairs of ints, after a check that they are those of a connected graph."""
+    try:
+        pairs = np.asarray(edges)
+    except ValueError:
+        pairs = np.asarray(None)
+    if pairs.dtype.kind not in "iu" and pairs.size:
+        raise InvalidTypeError(f"edges: expected integers of shape (E, 2), got {type(edges).__name__} of {pairs.dtype}")
+    if pairs.shape != (count, 2) and not (count == 0 and pairs.size == 0):
+        raise InvalidValueError(
+            f"edges: expected shape ({count}, 2) for logits with {count} edges on the last axis, got {pairs.shape}"
+        )
+    found = tuple((int(a), int(b)) for a, b in pairs.reshape(-1, 2))
+    for a, b in found:
+        if a < 0 or b < 0 or a == b:
+            raise InvalidValueError(f"edges: expected pairs of different nodes from 0 on, got ({a}, {b})")
+    if len({frozenset(pair) for pair in found}) < count:
+        twice = next(pair for i, pair in enumerate(found) if {*pair} in [{*other} for other in found[:i]])
+        raise InvalidValueError(f"edges: expected each edge once, got {twice} again")
+    part = list(range(nodes_of(found, count)))
+    for a, b in found:
+        part = [part[a] if p == part[b] else p for p in part]
+    if len(set(part)) > 1:
+        alone = part.index(next(p for p in part if p != part[0]))
+        raise InvalidValueError(f"edges: expected a connected graph of nodes 0 to {len(part) - 1}, got none to node {alone}")
+    return found
+
+
+def nodes_of(edges: Edges | None, count: int) -> int:
+    """Return the number of nodes of a graph: of the complete one with so many edges, if there are no `edges`."""
+    if edges is not None:
+        return 1 + max((max(pair) for pair in edges), default=0)
+    n = (1 + math.isqrt(1 + 8 * count)) // 2
+    if n * (n - 1) // 2 != count:
+        raise InvalidValueError(f"logits: expected n * (n - 1) / 2 edges on the last axis without edges=, got {count}")
+    return max(n, 1)
+
+
+@cache
+def _places(edges: Edges | None, count: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return the edge of each pair of nodes, flat, or `count` where there is none; and the nodes of each edge."""
+    n = nodes_of(edges, count)
+    first, second = np.triu_indices(n, 1) if edges is None else np.asarray(edges, np.int64).reshape(-1, 2).T
+    matrix = np.full((n, n), count)
+    matrix[first, second] = matrix[second, first] = np.arange(count)
+    return matrix.reshape(-1), first, second
+
+
+def constant(be: Backend, x: np.ndarray, like: Array) -> Array:
+    """Return integers for `take`."""
+    device = be.device(like)
+    return be.xp.asarray(x, dtype=be.xp.arange(1, device=device).dtype, device=device, copy=True)
+
+
+def to_matrix(be: Backend, u: Array, edges: Edges | None, fill: float) -> Array:
+    """Spread values of edges over the pairs of nodes, (..., n, n); `fill` where there is no edge."""
+    xp, count = be.xp, u.shape[-1]
+    matrix = _places(edges, count)[0]
+    n = math.isqrt(matrix.size)
+    more = xp.full((*u.shape[:-1], 1), fill, dtype=u.dtype, device=be.device(u))
+    return xp.reshape(xp.take(xp.concat([u, more], axis=-1), constant(be, matrix, u), axis=-1), (*u.shape[:-1], n, n))
+
+
+def of_edges(be: Backend, matrix: Array, edges: Edges | None, count: int) -> Array:
+    """Take the values of edges, (..., E), from a matrix."""
+    n = matrix.shape[-1]
+    _, first, second = _places(edges, count)
+    return be.xp.take(be.xp.reshape(matrix, (*matrix.shape[:-2], n * n)), constant(be, n * first + second, matrix), axis=-1)
+
+
+def of_parents(be: Backend, parents: Array, edges: Edges | None, count: int) -> Array:
+    """Say which edges lead from a node to its parent."""
+    xp = be.xp
+    first, second = (constant(be, x, parents) for x in _places(edges, count)[1:])
+    return (xp.take(parents, first, axis=-1) == second) | (xp.take(parents, second, axis=-1) == first)
+
+
+def with_product(be: Backend, back: Array, z: Array) -> Array:
+    """Append to each row its product with z, where it is not 0."""
+    xp = be.xp
+    terms = xp.where(back != 0, back * xp.where(z > -xp.inf, z, 0.0), 0.0)
+    return xp.concat([back, xp.sum(terms, axis=-1, keepdims=True)], axis=-1)
+
+
+# --------------------------------------------------------------------------------------------------- heaviest tree
+def prim(be: Backend, weights: Array) -> tuple[Array, Array]:
+    """Return the parents of the nodes in the heaviest tree from node 0, and whether there is one (last axis of size 1)."""
+    # The next node is the one with the heaviest edge to the tree, the first of equals, and its edge leads to the node that
+    # joined first of those with such an edge.
+    xp = be.xp
+    best = weights[..., 0, :]
+    joined = xp.argmax(best, axis=-1, keepdims=True)
+    places = xp.arange(weights.shape[-1], dtype=joined.dtype, device=be.device(weights))
+    state = (best, xp.zeros_like(best, dtype=joined.dtype), xp.broadcast_to(places == 0, best.shape))
+
+    def step(state: Any, _: Array) -> tuple[Any, None]:
+        best, parents, inside = state
+        node = xp.argmax(xp.where(inside, -xp.inf, best), axis=-1, keepdims=True)
+        inside = inside | (places == node)
+        row = xp.take_along_axis(weights, xp.broadcast_to(node[..., None], (*best.shape[:-1], 1, best.shape[-1])), axis=-2)
+        row = row[..., 0, :]
+        better = (row > best) & ~inside
+        return (xp.where(better, row, best), xp.where(better, node, parents), inside), None
+
+    best, parents, _ = be.scan(step, state, places[1:])[0]
+    return parents, xp.all((best > -xp.inf) | (places == 0), axis=-1, keepdims=True)
+
+
+# ------------------------------------------------------------------------------------------------------ exact draws
+def draw_parents(be: Backend, logits: Array, log_rows: Array, log_columns: Array, log_total: Array, uniforms: Array) -> Array:
+    """Draw the parents of the nodes in a tree that is rooted at node 0, from uniforms (..., n, n) with samples in front."""
+    # Matrices are of logarithms, and rows lead from the node: `logits` of the graph, `log_rows` and `log_columns` of the
+    # weights w[k, l] and w[l, k], l < k, when k is eliminated.
+    #
+    # The draw goes node by node against the elimination. With node k in the graph, an edge from i to l of the smaller graph's
+    # tree was either there before or came of k, which has the share w[i, k] w[k, l] / s in its weight. Those that came of k
+    # now lead to k, and k leads to one of the nodes whose path to the root does not go through k, chosen in proportion to
+    # w[k, l]. For given other edges, both graphs' trees then add up to the same, but for the factor s: the draw is exact.
+    xp, n, size = be.xp, logits.shape[-1], uniforms.shape
+    log_total = xp.where(log_total > -xp.inf, log_total, 0.0)
+    logits, rows, columns = (xp.broadcast_to(x, size) for x in (logits, log_rows - log_total[..., None], log_columns))
+    places = xp.arange(n, device=be.device(logits))
+
+    def step(parents: Array, k: Array) -> tuple[Array, None]:
+        # log of w[i, j] w[j, l] / s[j] for the parent l of i: j in rows, i in columns
+        came = columns + xp.take_along_axis(rows, xp.broadcast_to(parents[..., None, :], size), axis=-1)
+        own = xp.take_along_axis(logits, parents[..., :, None], axis=-1)[..., 0]
+        of_k, u = row_of(be, came, k), row_of(be, uniforms, k)
+        some = (of_k > -xp.inf) & (places > 0) & (places < k)
+        base = xp.where(some, of_k, 0.0)
+        before = xp.where(places[:, None] > k, xp.exp(came - base[..., None, :]), 0.0)
+        through = some & (u * (1.0 + xp.sum(before, axis=-2) + xp.exp(own - base)) < 1.0)
+        weights = xp.where(leads_to_root(be, parents, through) & (places < k), row_of(be, rows, k), -xp.inf)
+        weights = xp.exp(weights - be.at_least(be.row_max(weights), be.lowest(weights)))
+        chosen = xp.expand_dims(be.invert_cdf(weights, xp.take(u, k, axis=-1)), axis=-1)
+        return with_parent(be, parents, k, chosen, through), None
+
+    start = xp.zeros(size[:-1], dtype=places.dtype, device=be.device(logits))
+    return be.scan(step, start, numbers(be, logits, 1, n, 1))[0]
+
+
+def leads_to_root(be: Backend, parents: Array, through: Array) -> Array:
+    """Say of which nodes the path to node 0 meets none of those in `through`."""
+    xp, n = be.xp, parents.shape[-1]
+    found = xp.where(through, xp.arange(n, dtype=parents.dtype, device=be.device(parents)), parents)
+    for _ in range((n - 1).bit_length()):  # twice as far each time
+        found = xp.take_along_axis(found, found, axis=-1)
+    return found == 0
+
+
+def with_parent(be: Backend, parents: Array, k: Array, chosen: Array, through: Array) -> Array:
+    """Let node k lead to the chosen one, and those in `through` to k."""
+    xp, n = be.xp, parents.shape[-1]
+    places = xp.arange(n, dtype=parents.dtype, device=be.device(parents))
+    chosen = xp.astype(xp.clip(chosen, None, n - 1), parents.dtype)
+    return xp.where(places == k, chosen, xp.where(through, k, parents))
