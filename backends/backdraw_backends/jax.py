@@ -50,7 +50,7 @@ class JaxBackend(Backend):
         out, pullback = jax.vjp(fn, *arrays)
         return out, lambda cotangent: pullback(cotangent)
 
-    def scan(self, f: Callable[[Any, Any], tuple[Any, Array]], init: Any, xs: Array) -> tuple[Any, Array]:
+    def scan(self, f: Callable[[Any, Any], tuple[Any, Array]], init: Any, xs: Any) -> tuple[Any, Array]:
         """Loop without unrolling."""
         return jax.lax.scan(f, init, xs)
 

@@ -3,6 +3,7 @@
 from backdraw import schedules as schedules
 from backdraw.distributions import Bernoulli as Bernoulli
 from backdraw.distributions import Categorical as Categorical
+from backdraw.distributions import Chain as Chain
 from backdraw.distributions import Concrete as Concrete
 from backdraw.distributions import Distribution as Distribution
 from backdraw.distributions import ExpConcrete as ExpConcrete

@@ -77,11 +77,14 @@ class Backend(ABC):
     def host(self, f: Callable[..., Any], *arrays: Array, shape: tuple[int, ...], dtype: Any) -> Array:
         """Run ``f`` on NumPy copies of the arrays; its result is an array of `shape` and `dtype`, with no gradient."""
 
-    def scan(self, f: Callable[[Any, Any], tuple[Any, Array]], init: Any, xs: Array) -> tuple[Any, Array]:
-        """Loop ``carry, y = f(carry, x)`` over the first axis of `xs`; return the last carry and the stacked y, or None."""
+    def scan(self, f: Callable[[Any, Any], tuple[Any, Array]], init: Any, xs: Any) -> tuple[Any, Array]:
+        """Loop ``carry, y = f(carry, x)`` over the first axis of `xs`; return the last carry and the stacked y, or None.
+
+        `xs` is an array with at least one element along that axis, or a tuple of such arrays, and x a tuple of theirs.
+        """
         carry, ys = init, []
-        for i in range(xs.shape[0]):
-            carry, y = f(carry, xs[i, ...])
+        for i in range((xs[0] if isinstance(xs, tuple) else xs).shape[0]):
+            carry, y = f(carry, tuple(x[i, ...] for x in xs) if isinstance(xs, tuple) else xs[i, ...])
             ys.append(y)
         return carry, None if y is None else self.xp.stack(ys)
 
