@@ -9,6 +9,7 @@ from backdraw.distributions import paths
 from backdraw.distributions.base import Distribution, check_logits, perturb
 from backdraw.distributions.continuous import broadcast_shape
 from backdraw.distributions.elementwise import broadcast
+from backdraw.distributions.temperature import tempered
 from backdraw.errors import InvalidTypeError, InvalidValueError
 
 
@@ -129,7 +130,7 @@ class Chain(Distribution):
         """Log-probability of paths `x` of one-hot rows, of the batch shape; differentiable in the utilities and in x."""
         check_logits(x, name="x")
         own, given = tuple(self.unary.shape), tuple(x.shape)
-        if given[len(given) - len(own) :] != own:
+        if given[max(len(given) - len(own), 0) :] != own:
             raise InvalidValueError(f"x: expected the shape {own}, or more axes in front of it, got {given}")
         return paths.log_prob(self.unary, self.pairwise, x)
 
@@ -169,6 +170,6 @@ class Chain(Distribution):
             raise InvalidValueError(f"regularizer: expected 'entropy', the one that a Chain has, got {regularizer!r}")
         w = self.pairwise
         if not isinstance(temperature, float):
-            utilities, w = (paths.tempered(x, temperature) for x in (utilities, w))
+            utilities, w = (tempered(x, temperature) for x in (utilities, w))
             temperature = 1.0
         return paths.marginals(utilities, w, temperature=temperature, dtype=self.unary.dtype)

@@ -14,11 +14,12 @@ The axis of time is in front here: u is (T, ..., K), w and the kernels are (T - 
 from collections.abc import Callable
 
 from backdraw.backend import Array, Backend
+from backdraw.distributions.temperature import scaled
 
 
 def time_first(be: Backend, u: Array, w: Array, temperature: float = 1.0) -> tuple[Array, Array]:
     """Return both utilities over the temperature, in float64, with the axis of time in front."""
-    return _scaled(be, to_front(be, u, 2), temperature), _scaled(be, to_front(be, w, 3), temperature)
+    return scaled(be, to_front(be, u, 2), temperature), scaled(be, to_front(be, w, 3), temperature)
 
 
 def to_front(be: Backend, x: Array, event: int) -> Array:
@@ -32,15 +33,6 @@ def from_front(be: Backend, x: Array, event: int) -> Array:
     """Move it back."""
     n = x.ndim - event
     return be.xp.permute_dims(x, (*range(1, n + 1), 0, *range(n + 1, x.ndim)))
-
-
-def _scaled(be: Backend, x: Array, temperature: float) -> Array:
-    xp = be.xp
-    z = be.cast(x, xp.float64)
-    if xp.finfo(x.dtype).bits == 64:  # only there may a quotient or a sum of several overflow
-        bound = 1e300 * min(temperature, 1.0)
-        z = xp.where(z == -xp.inf, -xp.inf, xp.clip(z, -bound, bound))
-    return z if temperature == 1.0 else z / temperature
 
 
 def kernels(be: Backend, u: Array, w: Array) -> tuple[Array, Array]:

@@ -29,34 +29,6 @@ def _over_path(g: Array) -> tuple[Array, Array]:
 
 # ------------------------------------------------------------------------------------------------- primitives
 @primitive
-def tempered(be: Backend, x: Array, temperature: Array) -> Array:
-    """Utilities over a temperature that has a gradient."""
-    return _tempered_fwd(be, x, temperature)[0]
-
-
-def _tempered_fwd(be: Backend, x: Array, temperature: Array) -> tuple[Array, Any]:
-    xp = be.xp
-    with be.double():
-        wide, t = be.cast(x, xp.float64), be.cast(temperature, xp.float64)
-        live = wide > -xp.inf
-        bound = 1e300 * xp.minimum(be.stop_gradient(t), xp.ones_like(t))
-        z = xp.where(live, xp.minimum(xp.maximum(xp.where(live, wide, 0.0), -bound), bound) / t, -xp.inf)
-    return z, (z, x, temperature)
-
-
-def _tempered_bwd(be: Backend, residuals: Any, g: Array) -> tuple[Array, Array]:
-    z, x, temperature = residuals
-    xp = be.xp
-    with be.double():
-        t = be.cast(temperature, xp.float64)
-        scale = xp.sum(g * xp.where(z > -xp.inf, z, 0.0)) / t
-        return be.cast(g / t, x.dtype), be.cast(-scale, temperature.dtype)
-
-
-tempered.defvjp(_tempered_fwd, _tempered_bwd)
-
-
-@primitive
 def marginals(be: Backend, u: Array, w: Array, *, temperature: float, dtype: Any) -> Array:
     """Probability of each state at each time, at the utilities over the temperature, rounded to a dtype."""
     return _marginals_fwd(be, u, w, temperature=temperature, dtype=dtype)[0]
