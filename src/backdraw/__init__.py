@@ -14,6 +14,7 @@ from backdraw.distributions import Logistic as Logistic
 from backdraw.distributions import LogNormal as LogNormal
 from backdraw.distributions import MultivariateNormal as MultivariateNormal
 from backdraw.distributions import Normal as Normal
+from backdraw.distributions import Permutation as Permutation
 from backdraw.distributions import PlackettLuce as PlackettLuce
 from backdraw.distributions import Uniform as Uniform
 from backdraw.distributions import kl as kl

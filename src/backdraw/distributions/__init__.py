@@ -14,5 +14,6 @@ from backdraw.distributions.location_scale import Logistic as Logistic
 from backdraw.distributions.multivariate_normal import MultivariateNormal as MultivariateNormal
 from backdraw.distributions.normal import LogNormal as LogNormal
 from backdraw.distributions.normal import Normal as Normal
+from backdraw.distributions.permutation import Permutation as Permutation
 from backdraw.distributions.plackett_luce import PlackettLuce as PlackettLuce
 from backdraw.distributions.uniform import Uniform as Uniform

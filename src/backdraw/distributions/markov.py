@@ -87,10 +87,8 @@ def outer(y: Array) -> Array:
 
 
 def covariance(be: Backend, kernels: Array, m: Array, g: Array, pair: Array | None = None) -> tuple[Array, Array]:
-    """Covariance of the states, and of the pairs of states, with the sum of g, and of `pair`, along the path.
-
-    With h_t(k) = E[from t on | y_t = k] and d_t(k) = m_t(k) E[up to t | y_t = k], of sums whose terms have mean zero.
-    """
+    """Covariance of the states, and of the pairs of states, with the sum of g, and of `pair`, along the path."""
+    # h_t(k) = E[from t on | y_t = k] and d_t(k) = m_t(k) E[up to t | y_t = k], of sums whose terms have mean zero.
     xp = be.xp
     g = g - be.row_sum(m * g)
     before, after = xp.zeros_like(g[1:, ...]), xp.zeros_like(g[:-1, ...])
