@@ -16,7 +16,7 @@ from backdraw.errors import InvalidValueError
 from backdraw.primitive import Primitive
 from backdraw.random import TRANSFORMS, Key, uniform_of_words, words, wrong_rng
 from backdraw.threefry import MASK, threefry2x32
-from backdraw_backends import host_noise
+from backdraw_backends import host_noise, torch_host
 from backdraw_backends.blocks import limit_threads
 from backdraw_backends.numpy import backend as on_numpy
 from backdraw_backends.torch_function import Apply, ApplyForward, apply_eagerly
@@ -81,8 +81,7 @@ class TorchBackend(Backend):
 
     def host(self, f: Callable[..., Any], *arrays: Array, shape: tuple[int, ...], dtype: Any) -> Array:
         """Run ``f`` on NumPy arrays of the same values."""
-        out = np.asarray(f(*(x.detach().cpu().numpy() for x in arrays))).reshape(shape)
-        return torch.from_numpy(np.array(out)).to(device=arrays[0].device, dtype=dtype)
+        return torch_host.host(f, [x.detach() for x in arrays], list(shape), dtype)
 
     def refuses_second_derivatives(self) -> bool:
         """Say yes under torch.compile, whose backward graphs cannot be differentiated, and where nothing is recorded."""

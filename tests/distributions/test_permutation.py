@@ -28,6 +28,13 @@ def normalised(u: np.ndarray, t: Any = 1.0, iterations: int = 20) -> np.ndarray:
     return np.asarray(np.exp(z))
 
 
+SPREAD = np.stack(
+    [RNG.integers(-1000, 1000, (3, 3)), np.where(RNG.random((3, 3)) < 0.5, -1000, 1000), 900 + np.arange(9).reshape(3, 3) % 4]
+)
+SPREAD, WEIGHTS = SPREAD.astype(np.float64), RNG.integers(-5, 5, SPREAD.shape) / 4.0
+SLOPE = finite_difference(normalised, SPREAD, WEIGHTS, step=1e-4)
+
+
 # --------------------------------------------------------------------------------------------------------- the argmax
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float32", "float64"])
 def test_argmax(lib: Library, dtype: str) -> None:
@@ -89,39 +96,37 @@ def test_relaxation(lib: Library, iterations: int) -> None:
 
 
 def test_it_tends_to_the_maximiser_that_is_stated(lib: Library) -> None:
-    y = lib.to_numpy(compiled(lib, lambda l: Permutation(l, 300).relax(l, 0.3))(lib.asarray(L)))
+    y = lib.to_numpy(compiled(lib, lambda l: Permutation(l, 300).relax(l, 1.0))(lib.asarray(L)))
     for axis in (-1, -2):
         np.testing.assert_allclose(y.sum(axis), 1.0, rtol=1e-10)
     # Of <u, x> + t H(x), under the constraints on rows and columns: u - t log(x) is a sum of one term a row and one a column.
-    rest = L - 0.3 * np.log(y)
+    rest = L - np.log(y)
     rest = rest - rest[:, :1] - rest[:, :, :1] + rest[:, :1, :1]
     np.testing.assert_allclose(rest, 0.0, atol=1e-10)
 
 
 def test_falling_temperature_leads_to_the_hard_draw(lib: Library) -> None:
     def f(l: Any, t: Any) -> Any:
-        p = Permutation(l, 300)
+        p = Permutation(l, 1000)
         u = p.perturbed(backdraw.key(3))
         return p.argmax(u), p.relax(u, t)
 
     gaps, g = [], compiled(lib, f)
-    for t in (1.0, 0.3, 0.1, 0.01):
+    for t in (1.0, 0.3, 0.1, 0.03):
         hard, soft = g(lib.asarray(L), lib.asarray(t))
         gaps.append(np.abs(lib.to_numpy(soft) - lib.to_numpy(hard)).max())
     assert gaps == sorted(gaps, reverse=True)
     assert gaps[0] > 0.1
-    assert gaps[-1] < 1e-6
+    assert gaps[-1] < 0.01
+    assert np.all((lib.to_numpy(soft) > 0.5) == (lib.to_numpy(hard) > 0.5))
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_utilities_spread_over_a_thousand(lib: Library, dtype: str) -> None:
-    u = np.concatenate([RNG.integers(-1000, 1000, (5, 4, 4)), RNG.integers(-2, 2, (5, 4, 4)) + 900]).astype(np.float64)
-    u[0] = np.where(RNG.random((4, 4)) < 0.5, -1000.0, 1000.0)
-    g, rtol = RNG.normal(size=u.shape).astype(np.float32), {"float32": 1e-5, "float64": 1e-9}[dtype]
-    value, (grad,) = pulled(lib, lambda u: Permutation(u).relax(u), lib.asarray(g, dtype), lib.asarray(u, dtype))
-    lib.check(value, normalised(u), dtype=dtype, rtol=rtol, atol=1e-30)
-    exact = finite_difference(normalised, u, g, step=1e-4)
-    lib.check(grad, exact, dtype=dtype, rtol=max(rtol, 1e-6), atol=1e-7)
+    g, rtol = WEIGHTS, {"float32": 1e-5, "float64": 1e-9}[dtype]
+    value, (grad,) = pulled(lib, lambda u: Permutation(u).relax(u), lib.asarray(g, dtype), lib.asarray(SPREAD, dtype))
+    lib.check(value, normalised(SPREAD), dtype=dtype, rtol=rtol, atol=1e-30)
+    lib.check(grad, SLOPE, dtype=dtype, rtol=max(rtol, 1e-6), atol=1e-7)
 
 
 @pytest.mark.parametrize("dtype", ["float16", "float32", "float64"])
@@ -132,15 +137,15 @@ def test_huge_and_barred_utilities(lib: Library, dtype: str) -> None:
     u = np.asarray(
         [[[b, -b, 0], [-b, -b, b], [0, 1, 2]], [[no, 0, 1], [2, no, 3], [1, 0, no]], [[0, no, 1], [no, no, no], [1, no, 2]]]
     )
-    g, t = lib.asarray(RNG.normal(size=u.shape), dtype), lib.asarray(0.05, dtype)
-    y, grads = pulled(lib, lambda u, t: Permutation(u).relax(u, t), g, lib.asarray(u, dtype), t)
+    g = lib.asarray(RNG.normal(size=u.shape), dtype)
+    y, grads = pulled(lib, lambda u: Permutation(u).relax(u, 0.05), g, lib.asarray(u, dtype))
     for out in (y, *grads):
         assert np.all(np.isfinite(lib.to_numpy(out)))
         assert out.dtype == lib.dtype(dtype)
     barred = u == no
     assert np.all(lib.to_numpy(y)[barred] == 0)
     assert np.all(lib.to_numpy(grads[0])[barred] == 0)
-    lib.check(y[1, ...], normalised(u[1], float(lib.to_numpy(t))), dtype=dtype, rtol=2e-3, atol=1e-7)
+    lib.check(y[1, ...], normalised(u[1], 0.05), dtype=dtype, rtol=2e-3, atol=1e-7)
     x = lib.to_numpy(Permutation(lib.asarray(u, dtype)).argmax(lib.asarray(u, dtype)))
     assert np.all(x[0] == [[1, 0, 0], [0, 0, 1], [0, 1, 0]])
     assert np.all(x[2] == 0)
