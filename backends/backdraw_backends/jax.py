@@ -54,6 +54,10 @@ class JaxBackend(Backend):
         """Loop without unrolling."""
         return jax.lax.scan(f, init, xs)
 
+    def either(self, flag: Array, fast: Callable[..., Array], safe: Callable[..., Array], *arrays: Array) -> Array:
+        """Compile both."""
+        return jax.lax.cond(flag, fast, safe, *arrays)
+
     def host(self, f: Callable[..., Any], *arrays: Array, shape: tuple[int, ...], dtype: Any) -> Array:
         """Call back from wherever the arrays are."""
 

@@ -79,6 +79,16 @@ class TorchBackend(Backend):
         """Record no graph for what the function closes over."""
         return torch.no_grad()
 
+    def either(self, flag: Array, fast: Callable[..., Array], safe: Callable[..., Array], *arrays: Array) -> Array:
+        """Look at the flag, unless torch.compile traces it or torch.func.vmap hides it."""
+        if torch.compiler.is_compiling():
+            return safe(*arrays)
+        try:
+            holds = bool(flag)
+        except RuntimeError:
+            holds = False
+        return fast(*arrays) if holds else safe(*arrays)
+
     def host(self, f: Callable[..., Any], *arrays: Array, shape: tuple[int, ...], dtype: Any) -> Array:
         """Run ``f`` on NumPy arrays of the same values."""
         return torch_host.host(f, [x.detach() for x in arrays], list(shape), dtype)

@@ -88,6 +88,10 @@ class Backend(ABC):
             ys.append(y)
         return carry, None if y is None else self.xp.stack(ys)
 
+    def either(self, flag: Array, fast: Callable[..., Array], safe: Callable[..., Array], *arrays: Array) -> Array:
+        """``fast(*arrays)`` where a scalar of bool holds, else ``safe(*arrays)``, which is right in any case."""
+        return (fast if bool(flag) else safe)(*arrays)
+
     def double(self) -> AbstractContextManager[Any]:
         """Return a context in which float64 exists, where the framework otherwise hides it."""
         return nullcontext()
