@@ -30,10 +30,8 @@ from backdraw import Chain
 SHAPES = {
     "own steps": (U, W),
     "shared steps": (U, SHARED),
-    "steps shared by the batch": (U, W[0]),
     "states shared by the batch": (U[0], W),
     "barred steps": (np.where(np.arange(K) == 1, -np.inf, U[:, :1]).repeat(T, 1) * [[[1.0]], [[0.0]]][0] + U * 0.5, BARRED),
-    "one variable": (U[:, :1], W[:, :0]),
     "one variable, shared steps": (U[0, :1], SHARED),
     "one state": (U[..., :1], W[..., :1, :1]),
 }

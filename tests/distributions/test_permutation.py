@@ -107,13 +107,13 @@ def test_it_tends_to_the_maximiser_that_is_stated(lib: Library) -> None:
 
 def test_falling_temperature_leads_to_the_hard_draw(lib: Library) -> None:
     def f(l: Any, t: Any) -> Any:
-        p = Permutation(l, 1000)
+        p = Permutation(l, 200)
         u = p.perturbed(backdraw.key(3))
         return p.argmax(u), p.relax(u, t)
 
     gaps, g = [], compiled(lib, f)
-    for t in (1.0, 0.3, 0.1, 0.03):
-        hard, soft = g(lib.asarray(L), lib.asarray(t))
+    for t in (1.0, 0.3, 0.1):
+        hard, soft = g(lib.asarray(4 * L), lib.asarray(t))
         gaps.append(np.abs(lib.to_numpy(soft) - lib.to_numpy(hard)).max())
     assert gaps == sorted(gaps, reverse=True)
     assert gaps[0] > 0.1

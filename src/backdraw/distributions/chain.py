@@ -73,6 +73,7 @@ class Chain(Distribution):
 
     arrays: ClassVar[tuple[str, ...]] = ("unary", "pairwise")
     parameters: ClassVar[tuple[str, ...]] = ("unary", "pairwise")
+    argmax_law: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         check_logits(self.unary, name="unary")
