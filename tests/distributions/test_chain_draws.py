@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import scipy.stats
 from chains import BARRED, RNG, SHARED, K, T, U, W, compiled, law, steps_of
-from helpers import Backend, Library, pulled, run_python
+from helpers import Backend, Library, run_python
 
 import backdraw
 from backdraw import Chain
@@ -27,14 +27,15 @@ def test_law(framework: Library) -> None:
     assert x.shape[0] == 27
 
 
-@pytest.mark.parametrize("dtype", ["float32", "float64"])
-def test_one_key_gives_one_draw_everywhere(lib: Library, dtype: str) -> None:
-    u, w = (3 * RNG.normal(size=(40, 6, 5))).astype(dtype), (3 * RNG.normal(size=(5, 5))).astype(dtype)
-    for f in (
-        lambda u, w: backdraw.draw(Chain(u, w), shape=2, rng=backdraw.key(5)),
-        lambda u, w: backdraw.gumbel_max(Chain(u, w), rng=backdraw.key(5)),
-    ):
-        lib.check(compiled(lib, f)(lib.asarray(u, dtype), lib.asarray(w, dtype)), f(u, w), dtype=dtype, rtol=0)
+def test_one_key_gives_one_draw_everywhere(lib: Library) -> None:
+    u, w = (3 * RNG.normal(size=(40, 6, 5))).astype(np.float32), (3 * RNG.normal(size=(5, 5))).astype(np.float32)
+
+    def f(u: Any, w: Any) -> Any:
+        p = Chain(u, w)
+        return backdraw.draw(p, shape=2, rng=backdraw.key(5)), backdraw.gumbel_max(p, rng=backdraw.key(5))
+
+    for actual, expected in zip(compiled(lib, f)(lib.asarray(u), lib.asarray(w)), f(u, w), strict=True):
+        lib.check(actual, expected, dtype="float32", rtol=0)
 
 
 def test_falling_temperature_leads_to_the_hard_draw(lib: Library) -> None:
@@ -54,18 +55,19 @@ def test_falling_temperature_leads_to_the_hard_draw(lib: Library) -> None:
 
 # --------------------------------------------------------------------------------------------------------- estimators
 def test_straight_through_and_select(lib: Library) -> None:
-    g = RNG.normal(size=U.shape)
-    arrays = lib.asarray(U), lib.asarray(SHARED)
-    expected = pulled(lib, lambda u, w: Chain(u, w).mean(temperature=0.6), lib.asarray(g), *arrays)[1]
-    for f, hard in (
-        (lambda p: backdraw.straight_through(p, temperature=0.6, rng=backdraw.key(1)), backdraw.draw),
-        (backdraw.select, lambda p, rng: p.argmax(p.utilities)),
-    ):
-        y, grads = pulled(lib, lambda u, w, f=f: f(Chain(u, w)), lib.asarray(g), *arrays)
-        drawn = compiled(lib, lambda u, w, hard=hard: hard(Chain(u, w), rng=backdraw.key(1)))(*arrays)
-        lib.check(y, lib.to_numpy(drawn), rtol=0)
-        for grad, exact in zip(grads, expected, strict=True):
-            lib.check(grad, lib.to_numpy(exact), rtol=1e-12, atol=1e-15)
+    def f(u: Any, w: Any, g: Any) -> Any:
+        p, key = Chain(u, w), backdraw.key(1)
+        exact = backdraw.vjp(lambda u, w: Chain(u, w).mean(temperature=0.6), u, w)[1](g)
+        drawn = backdraw.vjp(lambda u, w: backdraw.straight_through(Chain(u, w), temperature=0.6, rng=key), u, w)
+        selected = backdraw.vjp(lambda u, w: backdraw.select(Chain(u, w)), u, w)
+        return (backdraw.draw(p, rng=key), p.argmax(u), exact), (drawn[0], selected[0]), (drawn[1](g), selected[1](g))
+
+    arrays = lib.asarray(U), lib.asarray(SHARED), lib.asarray(RNG.normal(size=U.shape))
+    (*hard, exact), values, gradients = compiled(lib, f)(*arrays)
+    for value, expected, grads in zip(values, hard, gradients, strict=True):
+        lib.check(value, lib.to_numpy(expected), rtol=0)
+        for grad, e in zip(grads, exact, strict=True):
+            lib.check(grad, lib.to_numpy(e), rtol=1e-12, atol=1e-15)
 
 
 def test_score_function_gradient(framework: Library) -> None:
@@ -92,17 +94,15 @@ def test_under_vmap() -> None:
     import jax
 
     lib = Library(Backend.JAX)
-    g, key = lib.asarray(RNG.normal(size=(T, K))), backdraw.key(2)
+    g, key = RNG.normal(size=(T, K)), backdraw.key(2)
 
-    def both(u: Any, w: Any) -> Any:
-        y, back = jax.vjp(lambda u, w: Chain(u, w).relax(Chain(u, w).perturbed(key), 0.5), u, w)
+    def both(u: Any, w: Any, g: Any) -> Any:
+        y, back = backdraw.vjp(lambda u, w: Chain(u, w).relax(Chain(u, w).perturbed(key), 0.5), u, w)
         return y, *back(g), Chain(u, w).argmax(u), backdraw.draw(Chain(u, w), rng=key)
 
-    batch = jax.jit(jax.vmap(both))(lib.asarray(U), lib.asarray(W))
-    one = jax.jit(both)
-    for i in range(2):
-        for a, b in zip(batch, one(lib.asarray(U[i]), lib.asarray(W[i])), strict=True):
-            lib.check(a[i], np.asarray(b), rtol=1e-10, atol=1e-14)
+    batch = jax.jit(jax.vmap(both, (0, 0, None)))(lib.asarray(U), lib.asarray(W), lib.asarray(g))
+    for a, b in zip(batch, zip(*(both(u, w, g) for u, w in zip(U, W, strict=True)), strict=True), strict=True):
+        lib.check(a, np.stack(b), rtol=1e-10, atol=1e-14)
 
 
 @pytest.mark.needs("torch")

@@ -71,14 +71,13 @@ def test_gumbel_max_and_gumbel_softmax(lib: Library) -> None:
 
     value, (grad,) = pulled(lib, f, lib.asarray(g), lib.asarray(L))
     lib.check(value, plain, rtol=0)
-    lib.check(compiled(lib, lambda l: backdraw.gumbel_max(Permutation(l), rng=key))(lib.asarray(L)), plain, rtol=0)
     noise = lib.to_numpy(Permutation(lib.asarray(L)).perturb_noise(key))
     exact = finite_difference(lambda l: normalised(l + noise, 0.5, 9), L, g, step=1e-5)
     lib.check(grad, exact, rtol=1e-6, atol=1e-8)
 
 
 # ----------------------------------------------------------------------------------------------------- the relaxation
-@pytest.mark.parametrize("iterations", [1, 2, 20])
+@pytest.mark.parametrize("iterations", [1, 20])
 def test_relaxation(lib: Library, iterations: int) -> None:
     g, t = RNG.normal(size=L.shape), np.asarray(0.6)
     arrays = lib.asarray(L), lib.asarray(t)
@@ -90,9 +89,6 @@ def test_relaxation(lib: Library, iterations: int) -> None:
     lib.check(value, normalised(L, 0.6, iterations), rtol=1e-11)
     lib.check(to_l, finite_difference(lambda l: normalised(l, 0.6, iterations), L, g, step=1e-5), rtol=1e-6, atol=1e-8)
     lib.check(to_t, finite_difference(lambda t: normalised(L, t, iterations), t, g, step=1e-5), rtol=1e-6, atol=1e-8)
-    static, (again,) = pulled(lib, lambda l: f(l, 0.6), lib.asarray(g), arrays[0])
-    lib.check(static, lib.to_numpy(value), rtol=1e-12)
-    lib.check(again, lib.to_numpy(to_l), rtol=1e-10, atol=1e-13)
 
 
 def test_it_tends_to_the_maximiser_that_is_stated(lib: Library) -> None:
@@ -156,17 +152,15 @@ def test_huge_and_barred_utilities(lib: Library, dtype: str) -> None:
 def test_under_vmap() -> None:
     import jax
 
-    lib, key = Library(Backend.JAX), backdraw.key(2)
-    g = lib.asarray(RNG.normal(size=(4, 4)))
+    lib, key, g = Library(Backend.JAX), backdraw.key(2), RNG.normal(size=(4, 4))
 
-    def both(l: Any) -> Any:
-        y, back = jax.vjp(lambda l: Permutation(l, 5).relax(Permutation(l).perturbed(key), 0.5), l)
+    def both(l: Any, g: Any) -> Any:
+        y, back = backdraw.vjp(lambda l: Permutation(l, 5).relax(Permutation(l).perturbed(key), 0.5), l)
         return y, *back(g), Permutation(l).argmax(l)
 
-    batch = jax.jit(jax.vmap(both))(lib.asarray(L))
-    for i in range(2):
-        for a, b in zip(batch, jax.jit(both)(lib.asarray(L[i])), strict=True):
-            lib.check(a[i], np.asarray(b), rtol=1e-10, atol=1e-14)
+    expected = zip(*(both(l, g) for l in L), strict=True)
+    for a, b in zip(jax.jit(jax.vmap(both, (0, None)))(lib.asarray(L), lib.asarray(g)), expected, strict=True):
+        lib.check(a, np.stack(b), rtol=1e-10, atol=1e-14)
 
 
 @pytest.mark.needs("torch")
@@ -178,18 +172,6 @@ def test_second_derivatives_and_vmap() -> None:
     grads = torch.func.vmap(torch.func.grad(lambda l: (Permutation(l, 4).relax(l, 0.9) * g).sum()))(l.detach())
     expected = torch.func.vjp(lambda l: Permutation(l, 4).relax(l, 0.9), l.detach())[1](g.expand(2, 3, 3))
     torch.testing.assert_close(grads, expected[0])
-
-
-@pytest.mark.needs("jax")
-def test_jax_without_64_bits() -> None:
-    code = """
-import jax, jax.numpy as jnp, backdraw
-l = jnp.asarray([[1000.0, 999.0], [0.5, 0.0]])
-f = lambda l, t: backdraw.gumbel_softmax(backdraw.Permutation(l), temperature=t, hard=True, rng=backdraw.key(0))[0, 0]
-value, grads = jax.jit(jax.value_and_grad(f, argnums=(0, 1)))(l, 1.0)
-print({str(x.dtype) for x in (value, *grads)}, bool(jnp.isfinite(grads[0]).all()))
-"""
-    assert run_python(code) == "{'float32'} True"
 
 
 def test_what_is_hard_is_an_error() -> None:
