@@ -47,7 +47,8 @@ class Permutation(Distribution):
     `argmax` is SciPy's ``linear_sum_assignment``, on the host: ``pip install 'backdraw[structures]'``. Of equals it is the
     one that SciPy finds.
 
-    `relax` is Sinkhorn's iteration of :math:`\exp(u / t)` in log space. It tends to the doubly stochastic matrix
+    `relax` is Sinkhorn's iteration of :math:`\exp(u / t)`, in float64, by products with the matrix where u / t is spread over
+    no more than 250, and else in log space. It tends to the doubly stochastic matrix
     :math:`\arg\max_x \langle u, x \rangle + t H(x)`, H the entropy of the entries, and that to the permutation as t falls.
     After the stated number of iterations the columns add up to 1, the rows nearly so: the error falls by a constant factor
     with each iteration, which tends to 1 as t falls. The gradient is exact for the number of iterations that is made.
