@@ -4,6 +4,7 @@ from backdraw import schedules as schedules
 from backdraw.distributions import Arborescence as Arborescence
 from backdraw.distributions import Bernoulli as Bernoulli
 from backdraw.distributions import Categorical as Categorical
+from backdraw.distributions import Chain as Chain
 from backdraw.distributions import Concrete as Concrete
 from backdraw.distributions import Distribution as Distribution
 from backdraw.distributions import ExpConcrete as ExpConcrete
@@ -15,6 +16,8 @@ from backdraw.distributions import LogNormal as LogNormal
 from backdraw.distributions import MultivariateNormal as MultivariateNormal
 from backdraw.distributions import Normal as Normal
 from backdraw.distributions import Oracle as Oracle
+from backdraw.distributions import Permutation as Permutation
+from backdraw.distributions import PlackettLuce as PlackettLuce
 from backdraw.distributions import SpanningTree as SpanningTree
 from backdraw.distributions import Subset as Subset
 from backdraw.distributions import Uniform as Uniform

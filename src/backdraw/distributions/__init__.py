@@ -4,6 +4,7 @@ from backdraw.distributions.arborescence import Arborescence as Arborescence
 from backdraw.distributions.base import Distribution as Distribution
 from backdraw.distributions.bernoulli import Bernoulli as Bernoulli
 from backdraw.distributions.categorical import Categorical as Categorical
+from backdraw.distributions.chain import Chain as Chain
 from backdraw.distributions.concrete import Concrete as Concrete
 from backdraw.distributions.concrete import ExpConcrete as ExpConcrete
 from backdraw.distributions.divergence import kl as kl
@@ -15,6 +16,8 @@ from backdraw.distributions.multivariate_normal import MultivariateNormal as Mul
 from backdraw.distributions.normal import LogNormal as LogNormal
 from backdraw.distributions.normal import Normal as Normal
 from backdraw.distributions.oracle import Oracle as Oracle
+from backdraw.distributions.permutation import Permutation as Permutation
+from backdraw.distributions.plackett_luce import PlackettLuce as PlackettLuce
 from backdraw.distributions.spanning_tree import SpanningTree as SpanningTree
 from backdraw.distributions.subset import Subset as Subset
 from backdraw.distributions.uniform import Uniform as Uniform

@@ -48,6 +48,7 @@ class Distribution:
     discrete: ClassVar[bool] = True
     noise: ClassVar[str] = "gumbel"  # the kind that `perturb` adds to utilities
     argmax_law: ClassVar[bool] = True
+    lacks: ClassVar[dict[str, str]] = {}  # needs that cannot be met, with the reason if it is not that of NEEDS
     classes: ClassVar[list[type["Distribution"]]] = []
     on_subclass: ClassVar[list[Callable[[type["Distribution"]], None]]] = []  # adapters that register pytrees
 
@@ -127,7 +128,8 @@ def require(dist: Distribution, estimator: str, *needs: str) -> None:
     """Raise TypeError if a distribution lacks what an estimator needs of it."""
     for need in needs:
         if not hasattr(dist, need):
-            raise InvalidTypeError(f"dist: {estimator} needs {need}() of {type(dist).__name__}, but {NEEDS[need]}")
+            reason = dist.lacks.get(need, NEEDS[need])
+            raise InvalidTypeError(f"dist: {estimator} needs {need}() of {type(dist).__name__}, but {reason}")
 
 
 def check_logits(x: Array, *, name: str = "logits") -> Backend:

@@ -1,0 +1,196 @@
+"""Paths through a chain of variables: the functions of the chain, each with its gradient."""
+
+from typing import Any
+
+from backdraw.backend import Array, Backend
+from backdraw.distributions import markov
+from backdraw.distributions.base import fold
+from backdraw.primitive import primitive
+
+
+def _with_samples(be: Backend, x: Array, states: Array, pairs: Array) -> tuple[Array, Array, Array]:
+    """Return x with time in front, and what is of states and pairs with axes for the samples that x has."""
+    xp = be.xp
+    y = markov.to_front(be, be.cast(x, xp.float64), 2)
+    more = (1,) * (y.ndim - states.ndim)
+    return y, *(xp.reshape(z, (z.shape[0], *more, *z.shape[1:])) for z in (states, pairs))
+
+
+def _back(be: Backend, u: Array, w: Array, to_u: Array, to_w: Array) -> tuple[Array, Array]:
+    """Return gradients with the axis of time where the arrays have it, in their shapes and dtypes."""
+    to_u, to_w = fold(be, markov.from_front(be, to_u, 2), u), fold(be, markov.from_front(be, to_w, 3), w)
+    return be.cast(to_u, u.dtype), be.cast(to_w, w.dtype)
+
+
+def _over_path(g: Array) -> tuple[Array, Array]:
+    """Give a cotangent of the batch shape the axes of a variable, and of a pair."""
+    return g[None, ..., None], g[None, ..., None, None]
+
+
+# ------------------------------------------------------------------------------------------------- primitives
+@primitive
+def marginals(be: Backend, u: Array, w: Array, *, temperature: float, dtype: Any) -> Array:
+    """Probability of each state at each time, at the utilities over the temperature, rounded to a dtype."""
+    return _marginals_fwd(be, u, w, temperature=temperature, dtype=dtype)[0]
+
+
+def _marginals_fwd(be: Backend, u: Array, w: Array, *, temperature: float, dtype: Any) -> tuple[Array, Any]:
+    with be.double():
+        v, kernels = markov.kernels(be, *markov.time_first(be, u, w, temperature))
+        m = markov.marginals(be, v, kernels)
+        return be.cast(markov.from_front(be, m, 2), dtype), (u, w, m, kernels)
+
+
+def _marginals_bwd(be: Backend, residuals: Any, g: Array, *, temperature: float, dtype: Any) -> tuple[Array, Array]:  # noqa: ARG001
+    u, w, m, kernels = residuals
+    with be.double():
+        g = markov.to_front(be, be.cast(g, m.dtype), 2)
+        return _back(be, u, w, *markov.covariance(be, kernels, m, g if temperature == 1.0 else g / temperature))
+
+
+marginals.defvjp(_marginals_fwd, _marginals_bwd)
+
+
+@primitive
+def log_partition(be: Backend, u: Array, w: Array) -> Array:
+    """Logarithm of the sum over all paths; -inf where there is none."""
+    return _log_partition_fwd(be, u, w)[0]
+
+
+def _log_partition_fwd(be: Backend, u: Array, w: Array) -> tuple[Array, Any]:
+    with be.double():
+        v, kernels = markov.kernels(be, *markov.time_first(be, u, w))
+        return be.cast(be.logsumexp(v)[..., 0], u.dtype), (u, w, v, kernels)
+
+
+def _log_partition_bwd(be: Backend, residuals: Any, g: Array) -> tuple[Array, Array]:
+    u, w, v, kernels = residuals
+    with be.double():
+        m = markov.marginals(be, v, kernels)
+        each, pair = _over_path(be.cast(g, m.dtype))
+        return _back(be, u, w, each * m, pair * markov.pairs(m, kernels))
+
+
+log_partition.defvjp(_log_partition_fwd, _log_partition_bwd)
+
+
+@primitive
+def entropy(be: Backend, u: Array, w: Array) -> Array:
+    """Entropy of the first variable, and of each next one given that before it."""
+    return _entropy_fwd(be, u, w)[0]
+
+
+def _entropy_fwd(be: Backend, u: Array, w: Array) -> tuple[Array, Any]:
+    xp = be.xp
+    with be.double():
+        v, kernels = markov.kernels(be, *markov.time_first(be, u, w))
+        m = markov.marginals(be, v, kernels)
+        value = -xp.sum(m[0, ...] * _log(be, m[0, ...]), axis=-1)
+        value = value - xp.sum(xp.sum(markov.pairs(m, kernels) * _log(be, kernels), axis=(-2, -1)), axis=0)
+        return be.cast(value, u.dtype), (u, w, m, kernels)
+
+
+def _log(be: Backend, p: Array) -> Array:
+    return be.xp.log(be.xp.where(p > 0, p, 1.0))
+
+
+def _entropy_bwd(be: Backend, residuals: Any, g: Array) -> tuple[Array, Array]:
+    u, w, m, kernels = residuals
+    xp = be.xp
+    with be.double():
+        surprise = xp.concat([_log(be, m[:1, ...]), xp.zeros_like(m[1:, ...])], axis=0)
+        to_u, to_w = markov.covariance(be, kernels, m, surprise, _log(be, kernels))
+        each, pair = _over_path(be.cast(-g, m.dtype))
+        return _back(be, u, w, each * to_u, pair * to_w)
+
+
+entropy.defvjp(_entropy_fwd, _entropy_bwd)
+
+
+@primitive
+def log_prob(be: Backend, u: Array, w: Array, x: Array) -> Array:
+    """Return the utility of the path x less the log-partition; -inf where x takes a step of probability 0."""
+    return _log_prob_fwd(be, u, w, x)[0]
+
+
+def _log_prob_fwd(be: Backend, u: Array, w: Array, x: Array) -> tuple[Array, Any]:
+    xp = be.xp
+    with be.double():
+        a, b = markov.time_first(be, u, w)
+        v, kernels = markov.kernels(be, a, b)
+        total = be.logsumexp(v)[..., 0]
+        y, a, b = _with_samples(be, x, a, b)
+        step = markov.times(y[:-1, ...], _finite(be, b)) * y[1:, ...]
+        barred = markov.times(y[:-1, ...], xp.astype(b == -xp.inf, b.dtype)) * y[1:, ...]
+        impossible = xp.any((y > 0) & (a == -xp.inf), axis=(0, -1)) | xp.any(barred > 0, axis=(0, -1))
+        value = xp.sum(y * _finite(be, a), axis=(0, -1)) + xp.sum(step, axis=(0, -1)) - _finite(be, total)
+        return be.cast(xp.where(impossible, -xp.inf, value), u.dtype), (u, w, x, v, kernels)
+
+
+def _finite(be: Backend, x: Array) -> Array:
+    return be.xp.where(x == -be.xp.inf, 0.0, x)
+
+
+def _log_prob_bwd(be: Backend, residuals: Any, g: Array) -> tuple[Array, Array, Array]:
+    u, w, x, v, kernels = residuals
+    xp = be.xp
+    with be.double():
+        m = markov.marginals(be, v, kernels)
+        y, a, b = _with_samples(be, x, *(_finite(be, z) for z in markov.time_first(be, u, w)))
+        _, m, both = _with_samples(be, x, m, markov.pairs(m, kernels))
+        each, pair = _over_path(be.cast(g, m.dtype))
+        to_u = each * (y - m)
+        to_w = pair * (markov.outer(y) - both)
+        none = xp.zeros_like(y[:1, ...])
+        on = xp.concat([(b @ y[1:, ..., None])[..., 0], none], axis=0)
+        to_x = each * (a + on + xp.concat([none, markov.times(y[:-1, ...], b)], axis=0))
+        return (*_back(be, u, w, to_u, to_w), be.cast(markov.from_front(be, to_x, 2), x.dtype))
+
+
+log_prob.defvjp(_log_prob_fwd, _log_prob_bwd)
+
+
+# ------------------------------------------------------------------------------------------------- without gradients
+def score(be: Backend, u: Array, w: Array, x: Array) -> tuple[Array, Array]:
+    """Gradient of the log-probability of a path: what it has of each state and pair, less the probability."""
+    with be.double():
+        v, kernels = markov.kernels(be, *markov.time_first(be, u, w))
+        m = markov.marginals(be, v, kernels)
+        y, m, both = _with_samples(be, x, m, markov.pairs(m, kernels))
+        to_u, to_w = markov.from_front(be, y - m, 2), markov.from_front(be, markov.outer(y) - both, 3)
+        return be.cast(to_u, x.dtype), be.cast(to_w, x.dtype)
+
+
+def sample(be: Backend, u: Array, w: Array, uniform: Array) -> Array:
+    """Draw the first variable, and each next one given that before it, by inverse CDF."""
+    n = u.shape[-1]
+    with be.double():
+        v, kernels = markov.kernels(be, *markov.time_first(be, u, w))
+        uniform = markov.to_front(be, uniform, 2)
+
+        def step(x: Array, kernel: Array, uniform: Array) -> Array:
+            return be.one_hot(be.invert_cdf(markov.times(x, kernel), uniform), n, kernel.dtype)
+
+        first = be.one_hot(be.invert_cdf(be.softmax(v), uniform[0, ...]), n, v.dtype)
+        return be.cast(markov.from_front(be, markov.run(be, first, step, kernels, uniform[1:, ...]), 2), u.dtype)
+
+
+def best(be: Backend, u: Array, w: Array) -> Array:
+    """Return the path of the largest utility (Viterbi), of equals the one that is first in order of its states."""
+    xp, n = be.xp, u.shape[-1]
+    with be.double():
+        a, b = markov.time_first(be, u, w)
+
+        def back(v: Array, x: tuple[Array, Array]) -> tuple[Array, Array]:
+            s = x[1] + v[..., None, :]
+            return x[0] + be.row_max(s)[..., 0], xp.argmax(s, axis=-1)
+
+        v, following = a[-1, ...], None
+        if b.shape[0]:
+            v, following = be.scan(back, v, (xp.flip(a[:-1, ...], axis=0), xp.flip(b, axis=0)))
+        state = xp.argmax(v, axis=-1)[..., None]
+        path = state[None, ...]
+        if following is not None:
+            path = markov.run(be, state, lambda s, table: xp.take_along_axis(table, s, axis=-1), xp.flip(following, axis=0))
+        path = xp.where(be.row_max(v)[None, ...] == -xp.inf, n, path)[..., 0]
+        return be.cast(markov.from_front(be, be.one_hot(path, n, a.dtype), 2), u.dtype)
