@@ -12,17 +12,18 @@ import pytest
 import backdraw
 
 CLASSES = [
-    "BackdrawError", "BackendError", "Bernoulli", "Categorical", "Concrete", "Distribution", "ExpConcrete",
-    "Exponential", "GradientError", "Gumbel", "Key", "Laplace", "LogNormal", "Logistic", "MultivariateNormal",
-    "Normal", "Oracle", "Primitive", "StepState", "Uniform",
+    "Arborescence", "BackdrawError", "BackendError", "Bernoulli", "Categorical", "Chain", "Concrete", "Distribution",
+    "ExpConcrete", "Exponential", "GradientError", "Gumbel", "Key", "Laplace", "LogNormal", "Logistic",
+    "MultivariateNormal", "Normal", "Oracle", "Permutation", "PlackettLuce", "Primitive", "SpanningTree", "StepState",
+    "Subset", "Uniform",
 ]  # fmt: skip
 FUNCTIONS = [
     "adaptive_step", "arm", "arsm", "blackbox", "disarm", "draw", "exact", "fenchel_young", "fold_in",
     "gapped_straight_through", "gumbel_max", "gumbel_rao", "gumbel_softmax", "hard_concrete", "hard_concrete_nonzero",
     "implicit_mle", "indecater", "intermediate_loss", "key", "kl", "measure_valued", "muprop", "pathwise",
     "perturbed_argmax", "primitive", "rebar", "reinforce", "reinmax", "relax", "reparameterize", "rloo", "select",
-    "split", "stop_gradient", "straight_through", "sum_and_sample", "unordered_set", "value_and_grad",
-    "variance_loss", "vimco", "vjp",
+    "split", "stochastic_softmax", "stop_gradient", "straight_through", "sum_and_sample", "unordered_set",
+    "value_and_grad", "variance_loss", "vimco", "vjp",
 ]  # fmt: skip
 MODULES = ["backend", "baselines", "distributions", "errors", "estimators", "gradient", "random", "schedules", "threefry"]
 
