@@ -47,6 +47,7 @@ class ExponentialFamily(Distribution):
     arrays: ClassVar[tuple[str, ...]] = ("logits",)
     parameters: ClassVar[tuple[str, ...]] = ("logits",)
     event_ndim: ClassVar[int]
+    argmax_law: ClassVar[bool] = False
 
     @property
     def family(self) -> Family:

@@ -9,15 +9,16 @@ from backdraw.estimators.registry import register
 from backdraw.estimators.surrogate import surrogate
 
 _STATED: dict[str, Any] = {
-    "kind": "draw", "gradient": "biased", "law": False, "differentiable_f": True, "domain": "discrete",
+    "kind": "draw", "gradient": "biased", "differentiable_f": True, "domain": "discrete",
     "reference": "arXiv 2006.08063",
 }  # fmt: skip
 
 
 @register(
-    **_STATED, name="stochastic_softmax_hard", forward="hard", needs=("perturb", "argmax", "relax"), options={"hard": True}
-)
-@register(**_STATED, forward="relaxed", needs=("perturb", "relax"))
+    **_STATED, name="stochastic_softmax_hard", forward="hard", law=True, needs=("perturb", "argmax", "relax"),
+    options={"hard": True},
+)  # fmt: skip
+@register(**_STATED, forward="relaxed", law=False, needs=("perturb", "relax"))
 def stochastic_softmax(
     dist: Distribution | Array,
     *,
