@@ -78,10 +78,8 @@ class Backend(ABC):
         """Run ``f`` on NumPy copies of the arrays; its result is an array of `shape` and `dtype`, with no gradient."""
 
     def scan(self, f: Callable[[Any, Any], tuple[Any, Array]], init: Any, xs: Any) -> tuple[Any, Array]:
-        """Loop ``carry, y = f(carry, x)`` over the first axis of `xs`; return the last carry and the stacked y, or None.
-
-        `xs` is an array or a tuple of such arrays, and x a tuple of theirs.
-        """
+        """Loop ``carry, y = f(carry, x)`` over the first axis of `xs`; return the last carry and the stacked y, or None."""
+        # xs is an array, or a tuple of arrays, and then x is a tuple too.
         carry, y, ys = init, None, []
         for i in range((xs[0] if isinstance(xs, tuple) else xs).shape[0]):
             carry, y = f(carry, tuple(x[i, ...] for x in xs) if isinstance(xs, tuple) else xs[i, ...])

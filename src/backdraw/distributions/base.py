@@ -99,11 +99,9 @@ class Distribution:
         return self.relax(self.perturbed(rng), temperature, regularizer)  # type: ignore[attr-defined]
 
     def weighted_score(self, x: Array, weights: Array, *, centred: bool = False) -> tuple[Array, ...]:  # noqa: ARG002
-        """Return the sum over samples of weight times score, one array per parameter.
-
-        `x` has the samples in front, `weights` too, and then as many of the batch axes as f has left. `centred` says that
-        the weights sum to zero over the samples, which may save a part of the score.
-        """
+        """Return the sum over samples of weight times score, one array per parameter."""
+        # x has the samples in front, the weights too, and then as many of the batch axes as f has left. `centred` says that
+        # the weights sum to zero over the samples, which may save a part of the score.
         xp = self.backend.xp
         scores = self.score(x)  # type: ignore[attr-defined]
         every = scores if isinstance(scores, tuple) else (scores,)

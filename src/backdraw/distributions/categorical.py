@@ -215,10 +215,8 @@ class Categorical(Distribution):
         return random.noise(self.backend, "gumbel", rng, (*shape, *self.logits.shape), self.logits)
 
     def swaps(self, noise: Array, pairs: list[tuple[int, int]]) -> tuple[Array, Array]:
-        """Exact draws with the noise of two categories exchanged, for each of the `pairs`, which are in front.
-
-        Also the noise as a point of the simplex, uniformly distributed, with the categories in front.
-        """
+        """Exact draws with the noise of two categories exchanged, for each of the `pairs`, in front; and that noise."""
+        # The noise is returned as a point of the simplex, uniformly distributed, with the categories in front.
         be = self.backend
         xp, device = be.xp, be.device(noise)
         logits = simplex.last(be, be.stop_gradient(self.utilities), self.axis)
