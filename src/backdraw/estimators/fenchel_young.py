@@ -149,7 +149,7 @@ class PerturbedLoss(Primitive):
         for axis in sorted(axes, reverse=True):
             g = xp.expand_dims(g, axis=axis)
         a, t = be.cast(be.stop_gradient(u), wide), be.cast(be.stop_gradient(y), wide)
-        to_u = be.cast(g * (xp.mean(be.cast(x, wide), axis=0) - t), u.dtype)
+        to_u = be.cast(g * xp.mean(be.cast(x, wide) - t, axis=0), u.dtype)  # exactly 0 where all are the target
         to_y = be.cast(-g * xp.where(xp.isfinite(a), a, 0.0), y.dtype)
         final = (once(be, back, cotangent, u, y, estimator=self.name) for back in (to_u, to_y))
         return (*final, None, None)
