@@ -116,7 +116,8 @@ def perturbed(p: Any, kind: str, sigma: Any, samples: int, rng: Any) -> tuple[Ar
     """Solve for `samples` perturbations, in front: the vertices, with no gradient, and the noise."""
     be, u = p.backend, p.backend.stop_gradient(p.utilities)
     z = random.noise(be, kind, rng, (samples, *u.shape), u)
-    return p.stopped().repeated(samples).argmax(u + z * scale_of(be, sigma, z)), z
+    scaled = z if isinstance(sigma, float) and sigma == 1.0 else z * scale_of(be, sigma, z)
+    return p.stopped().repeated(samples).argmax(u + scaled), z
 
 
 def scale_of(be: Backend, sigma: Any, z: Array) -> Any:
