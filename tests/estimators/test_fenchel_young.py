@@ -192,6 +192,14 @@ def test_learning_the_costs_of_shortest_paths() -> None:
 
 
 # ------------------------------------------------------------------------------------------------------------- errors
+class Ranks(Categorical):
+    """Draws of another shape than the utilities."""
+
+    def argmax(self, utilities: Any) -> Any:
+        x = super().argmax(utilities)
+        return self.backend.xp.concat([x, x], axis=-2)
+
+
 def test_bad_input() -> None:
     with pytest.raises(ValueError, match=r"target: expected dist's shape \(4, 5\), got \(5,\)"):
         fenchel_young(LOGITS, SOFT[0])
@@ -209,5 +217,9 @@ def test_bad_input() -> None:
         fenchel_young(LOGITS, SOFT, samples=1, sigma=0.0)
     with pytest.raises(ValueError, match="noise: expected one of gumbel, logistic, normal or None, got 'uniform'"):
         fenchel_young(LOGITS, SOFT, samples=1, noise="uniform")
+    with pytest.raises(
+        TypeError, match="dist: with samples, fenchel_young needs draws that maximise .* those of Ranks do not"
+    ):
+        fenchel_young(Ranks(LOGITS), SOFT, samples=1)
     with pytest.raises(TypeError, match=r"dist: fenchel_young needs perturb\(\) of Normal"):
         fenchel_young(backdraw.Normal(LOGITS, 1.0), SOFT, samples=1)

@@ -75,6 +75,9 @@ def perturbed_argmax(
     biased, as is that of any relaxation, since f sees y and not x; and as that of f(E y) by what is left of the noise in y,
     of the order 1 / n. The variance is of the order :math:`1 / (n \sigma^2)` and grows with the number of utilities.
 
+    The gradient goes to the utilities alone: parameters of another kind, where a distribution has them, get none (on torch and
+    JAX none or zero, on NumPy a GradientError if it is asked for).
+
     References
     ----------
     Q. Berthet, M. Blondel, O. Teboul, M. Cuturi, J.-P. Vert, F. Bach, Learning with Differentiable Perturbed Optimizers,
