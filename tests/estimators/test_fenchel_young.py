@@ -218,7 +218,7 @@ def test_bad_input() -> None:
     with pytest.raises(ValueError, match="noise: expected one of gumbel, logistic, normal or None, got 'uniform'"):
         fenchel_young(LOGITS, SOFT, samples=1, noise="uniform")
     with pytest.raises(
-        TypeError, match="dist: with samples, fenchel_young needs draws that maximise .* those of Ranks do not"
+        TypeError, match=r"dist: with samples, fenchel_young needs draws that maximise .* those of Ranks do not"
     ):
         fenchel_young(Ranks(LOGITS), SOFT, samples=1)
     with pytest.raises(TypeError, match=r"dist: fenchel_young needs perturb\(\) of Normal"):
