@@ -125,11 +125,11 @@ def test_adaptive_step_under_jit() -> None:
 
 
 # ------------------------------------------------------------------------------------------------------------- edges
-@pytest.mark.parametrize("dtype", ["float16", "float32", "float64"])
+@pytest.mark.parametrize("dtype", ["float16", "float32"])
 def test_excluded_categories_and_huge_logits(lib: Library, dtype: str) -> None:
     if dtype not in lib.dtypes:
         pytest.skip(f"{lib.backend.value} has no {dtype}")
-    inf, b = np.inf, {"float16": 6e4, "float32": 3e38, "float64": 1.7e308}[dtype]
+    inf, b = np.inf, {"float16": 6e4, "float32": 3e38}[dtype]
     rows = np.asarray([[0.3, -inf, 1.0], [-inf, -inf, 2.0], [-inf, -inf, -inf], [1e4, -1e4, 0.0], [b, -b, 0.0]])
     g, l = lib.asarray(RNG.normal(size=rows.shape), dtype), lib.asarray(rows, dtype)
     for f in (

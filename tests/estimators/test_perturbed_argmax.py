@@ -50,10 +50,18 @@ CASES = {
 }
 
 
-@pytest.mark.parametrize("case", CASES.values(), ids=CASES)
-@pytest.mark.parametrize(("kind", "samples"), [("gumbel", 3), ("logistic", 1), ("normal", 2)])
-def test_rule(lib: Library, case: Any, kind: str, samples: int) -> None:
-    make, solve, event = case
+@pytest.mark.parametrize(
+    ("case", "kind", "samples"),
+    [
+        ("Categorical", "gumbel", 3),
+        ("Categorical", "logistic", 1),
+        ("Bernoulli", "normal", 2),
+        ("Oracle", "gumbel", 3),
+        ("Oracle of grids", "normal", 2),
+    ],
+)
+def test_rule(lib: Library, case: str, kind: str, samples: int) -> None:
+    make, solve, event = CASES[case]
     z = noise(HERE.be, kind, KEY, (samples, *LOGITS.shape), LOGITS)
     mean, grad, to_sigma = rule(LOGITS, G, z, solve, kind, 0.7, event)
 
@@ -67,9 +75,8 @@ def test_rule(lib: Library, case: Any, kind: str, samples: int) -> None:
     lib.check(grads[1], to_sigma, **close)
 
 
-@pytest.mark.parametrize("axis", [0, 1])
-def test_any_axis(framework: Library, axis: int) -> None:
-    l, g = RNG.normal(size=(2, 3, 4)), RNG.normal(size=(2, 3, 4))
+def test_any_axis(framework: Library) -> None:
+    axis, l, g = 1, RNG.normal(size=(2, 3, 4)), RNG.normal(size=(2, 3, 4))
     z = noise(HERE.be, "gumbel", KEY, (10, 2, 3, 4), l)
     last = [np.moveaxis(a, axis - 3, -1) for a in (l, g, z)]
     mean, grad, _ = rule(*last, one_hot, "gumbel", 1.0, 1)
@@ -145,15 +152,14 @@ def test_what_the_baseline_does() -> None:
 
 
 # ------------------------------------------------------------------------------------------------------------- edges
-@pytest.mark.parametrize("dtype", ["float16", "float32", "float64"])
-@pytest.mark.parametrize("sigma", [0.05, 1.0])
-def test_excluded_categories_and_huge_logits(lib: Library, dtype: str, sigma: float) -> None:
+@pytest.mark.parametrize("dtype", ["float16", "float32"])
+def test_excluded_categories_and_huge_logits(lib: Library, dtype: str) -> None:
     if dtype not in lib.dtypes:
         pytest.skip(f"{lib.backend.value} has no {dtype}")
-    inf, b = np.inf, {"float16": 6e4, "float32": 3e38, "float64": 1.7e308}[dtype]
+    inf, b = np.inf, {"float16": 6e4, "float32": 3e38}[dtype]
     rows = np.asarray([[0.3, -inf, 1.0], [-inf, -inf, 2.0], [-inf, -inf, -inf], [1e4, -1e4, 0.0], [b, -b, b], [b, -b, 0.0]])
     g, l = lib.asarray(RNG.normal(size=rows.shape), dtype), lib.asarray(rows, dtype)
-    s = lib.asarray(np.asarray(sigma), dtype)
+    s = lib.asarray(np.asarray(0.05), dtype)
     y, (grad, to_s) = pulled(lib, lambda l, s: perturbed_argmax(l, sigma=s, rng=KEY), g, l, s)
     y, grad = lib.to_numpy(y), lib.to_numpy(grad)
     np.testing.assert_allclose(y.sum(-1), [1, 1, 0, 1, 1, 1], rtol=2e-3)

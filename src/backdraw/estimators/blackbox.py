@@ -48,6 +48,9 @@ def blackbox(dist: Distribution | Array, *, step_size: Any = 1.0) -> Array:
     :math:`\langle c, y(u) \rangle`, which is piecewise constant. The paper's solver minimises :math:`\langle w, y \rangle`,
     with w = -u: hence its other sign. As a gradient of E[f(x)] it is biased, since it never leaves the mode.
 
+    The gradient goes to the utilities alone: parameters of another kind, where a distribution has them, get none (on torch and
+    JAX none or zero, on NumPy a GradientError if it is asked for).
+
     References
     ----------
     M. Vlastelica, A. Paulus, V. Musil, G. Martius, M. Rolinek, Differentiation of Blackbox Combinatorial Solvers,

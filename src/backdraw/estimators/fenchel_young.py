@@ -94,10 +94,10 @@ def fenchel_young(
         return _negative(p.log_prob(y))
     x, z = perturbed(p, kind, scale, check_samples("fenchel_young", samples), rng)
     u = p.utilities
-    if tuple(u.shape) != tuple(y.shape):
+    if len(p.parameters) > 1 or tuple(x.shape[1:]) != tuple(u.shape):
         raise InvalidTypeError(
-            f"dist: fenchel_young needs draws of the shape of the utilities, but {type(p).__name__} has utilities of shape "
-            f"{tuple(u.shape)}; take it without samples, or backdraw.perturbed_argmax"
+            f"dist: with samples, fenchel_young needs draws that maximise their product with the utilities, and those of "
+            f"{type(p).__name__} do not; take it without samples"
         )
     return _perturbed_loss(u, y, x, z * scale_of(be, scale, z), axes=p.event_axes(u))
 
@@ -149,7 +149,7 @@ class PerturbedLoss(Primitive):
         for axis in sorted(axes, reverse=True):
             g = xp.expand_dims(g, axis=axis)
         a, t = be.cast(be.stop_gradient(u), wide), be.cast(be.stop_gradient(y), wide)
-        to_u = be.cast(g * (xp.mean(be.cast(x, wide), axis=0) - t), u.dtype)
+        to_u = be.cast(g * xp.mean(be.cast(x, wide) - t, axis=0), u.dtype)  # exactly 0 where all are the target
         to_y = be.cast(-g * xp.where(xp.isfinite(a), a, 0.0), y.dtype)
         final = (once(be, back, cotangent, u, y, estimator=self.name) for back in (to_u, to_y))
         return (*final, None, None)

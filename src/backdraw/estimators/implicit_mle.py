@@ -68,6 +68,9 @@ def implicit_mle(
     :math:`1 / \lambda`. The paper leaves out the division, which makes the gradient's scale that of the draws; here it is
     that of the loss. Its noise is of another kind, a sum of Gammas, meant for subsets of a fixed size.
 
+    The gradient goes to the utilities alone: parameters of another kind, where a distribution has them, get none (on torch and
+    JAX none or zero, on NumPy a GradientError if it is asked for).
+
     References
     ----------
     M. Niepert, P. Minervini, L. Franceschi, Implicit MLE: Backpropagating Through Discrete Exponential Family

@@ -75,6 +75,9 @@ def perturbed_argmax(
     biased, as is that of any relaxation, since f sees y and not x; and as that of f(E y) by what is left of the noise in y,
     of the order 1 / n. The variance is of the order :math:`1 / (n \sigma^2)` and grows with the number of utilities.
 
+    The gradient goes to the utilities alone: parameters of another kind, where a distribution has them, get none (on torch and
+    JAX none or zero, on NumPy a GradientError if it is asked for).
+
     References
     ----------
     Q. Berthet, M. Blondel, O. Teboul, M. Cuturi, J.-P. Vert, F. Bach, Learning with Differentiable Perturbed Optimizers,
@@ -116,7 +119,8 @@ def perturbed(p: Any, kind: str, sigma: Any, samples: int, rng: Any) -> tuple[Ar
     """Solve for `samples` perturbations, in front: the vertices, with no gradient, and the noise."""
     be, u = p.backend, p.backend.stop_gradient(p.utilities)
     z = random.noise(be, kind, rng, (samples, *u.shape), u)
-    return p.stopped().repeated(samples).argmax(u + z * scale_of(be, sigma, z)), z
+    scaled = z if isinstance(sigma, float) and sigma == 1.0 else z * scale_of(be, sigma, z)
+    return p.stopped().repeated(samples).argmax(u + scaled), z
 
 
 def scale_of(be: Backend, sigma: Any, z: Array) -> Any:
