@@ -30,6 +30,8 @@ class Problem:
         From an Array API namespace, f and the distribution, in float64.
     estimators : tuple of str
         What is measured beside every estimator at its defaults, such as ``"gumbel_softmax:temperature=0.1"``.
+    remark : str
+        What to know of the numbers.
     """
 
     name: str
@@ -37,6 +39,7 @@ class Problem:
     source: str
     make: Callable[[Any], Made]
     estimators: tuple[str, ...] = ()
+    remark: str = ""
 
 
 # ------------------------------------------------------- the functions, primitives so that NumPy differentiates them too
@@ -166,12 +169,17 @@ _TOY = (
     *(f"intermediate_loss:step_size={s}" for s in (0.01, 0.001)),
     *(f"gumbel_softmax:temperature={t}" for t in (0.1, 10.0)),
 )
+_TOY_REMARK = (
+    "The loss of a hard draw has the slope -true / 1e-8 wherever the draw is 0, which is most of it: an estimator that takes "
+    "the slope at hard draws is off by orders of magnitude, and only relaxed draws and those that take values of the loss "
+    "alone give its gradient."
+)
 PROBLEMS = {
     problem.name: problem
     for problem in (
         Problem(
             "toy-kl", "5 five-way categoricals, mean(-true (log x - log true)), x and true + 1e-8",
-            "toy example 1 of intermediate loss sampling", _toy_kl, _TOY,
+            "toy example 1 of intermediate loss sampling", _toy_kl, _TOY, _TOY_REMARK,
         ),
         *(
             Problem(f"bernoulli-toy{suffix}", f"one bit at logit 0, (x - {t})^2", _REBAR, _bits(0.0, t, 2.0))

@@ -3,8 +3,10 @@
 import dataclasses
 import math
 import time
+import uuid
 import zlib
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -12,7 +14,7 @@ import numpy as np
 import backdraw
 from backdraw.backend import Array
 from backdraw.distributions.base import NEEDS
-from backdraw.errors import InvalidTypeError, InvalidValueError
+from backdraw.errors import BackdrawError, GradientError, InvalidTypeError, InvalidValueError
 from backdraw.estimators import ESTIMATORS, Entry
 from backdraw.estimators.exact import LIMIT
 from backdraw.estimators.expectation import evaluate
@@ -24,6 +26,8 @@ BLOCK = 100  # repeats that are computed together
 NUMBERS = 2**23  # in the largest array of a block, about
 DRAWS = 100  # of each rloo gradient in the reference
 Step = Callable[[Any, Array], tuple[Any, Array]]
+Job = tuple[int, int]  # the number of an estimator, and of a block
+Result = tuple[int, np.ndarray | None, float, str]  # the estimator, its gradients, seconds; or why there are none
 
 
 class Sampler:
@@ -85,6 +89,43 @@ class Sampler:
         float(grads[0, 0, 0])  # it has been computed then
         seconds = time.perf_counter() - start
         return to_numpy(grads[0, ...]).astype(np.float64), seconds
+
+
+@dataclass(frozen=True)
+class Work:
+    """What computes the blocks of several estimators, here or, sent there, in another process."""
+
+    sampler: Sampler
+    entries: tuple[Entry, ...]
+    key: Key
+    token: str = field(default_factory=lambda: uuid.uuid4().hex)
+
+    def __call__(self, job: Job) -> Result:
+        """Compute a block of one estimator."""
+        index, block = job
+        steps, entry = _steps(self.token), self.entries[index]
+        try:
+            if index not in steps:
+                key = fold_in(self.key, zlib.crc32(entry.name.encode()))
+                steps[index] = self.sampler.step(entry, key, self.sampler.block(entry))
+                self.sampler.run(steps[index], block)  # what compiles does so now, outside the time
+            return (index, *self.sampler.run(steps[index], block), "")
+        except GradientError as error:
+            black_box = f"it needs the gradient of f, which is a black box to {self.sampler.p.backend.name}"
+            return index, None, 0.0, black_box if entry.differentiable_f else str(error)
+        except BackdrawError as error:
+            return index, None, 0.0, str(error)
+
+
+# The steps of the measurement that now runs in this process, of which a worker may get many blocks: each compiles once.
+_compiled: dict[str, dict[int, Step]] = {}
+
+
+def _steps(token: str) -> dict[int, Step]:
+    if token not in _compiled:
+        _compiled.clear()
+        _compiled[token] = {}
+    return _compiled[token]
 
 
 def draws(entry: Entry) -> bool:
