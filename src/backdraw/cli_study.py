@@ -68,7 +68,7 @@ def run(options: Options) -> None:
     for name in options.estimators:
         check_name("estimator", name.partition(":")[0], sorted(ESTIMATORS))
     make, path, problem = _maker(options.problem)
-    extra = problem.estimators if problem else ()
+    extra, reference = (problem.estimators, problem.reference) if problem else ((), Problem.reference)
     try:
         entries = [entry_of(name) for name in options.estimators or (*ESTIMATORS, *extra)]
         key, be, spread = random.key(options.seed), adapter(options.backend).backend, _spread(options)
@@ -83,8 +83,9 @@ def run(options: Options) -> None:
         f, dist = check_made(make(be.xp), options.problem)
         try:
             report = measure(
-                f, dist, entries, options.repeats, rng=key, progress=progress, spread=spread, problem=options.problem
-            )
+                f, dist, entries, options.repeats, rng=key, reference=reference, progress=progress, spread=spread,
+                problem=options.problem,
+            )  # fmt: skip
         except BackdrawError as error:
             fail(str(error))
     console.print(report.table(), markup=False)

@@ -65,10 +65,13 @@ def test_a_process_that_dies_loses_nothing(tmp_path: Path) -> None:
     assert numbers(found) == numbers(run())
 
 
-def test_on_a_cluster() -> None:
+def test_on_a_cluster_of_which_a_worker_dies(tmp_path: Path) -> None:
     distributed = pytest.importorskip("distributed")
+    f = functools.partial(doomed, mark=tmp_path / "died", parent=os.getpid())
     with distributed.LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None) as cluster:
-        assert numbers(run(over_cluster(cluster.scheduler_address))) == numbers(run())
+        found = run(over_cluster(cluster.scheduler_address), (f, PROBLEMS["shared-bernoulli"].make(np)[1]))
+    assert (tmp_path / "died").exists()
+    assert numbers(found) == numbers(run())
 
 
 def test_any_order_of_computation() -> None:

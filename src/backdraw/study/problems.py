@@ -11,6 +11,7 @@ import backdraw
 from backdraw.backend import Array, Backend
 from backdraw.errors import InvalidTypeError
 from backdraw.primitive import Residuals
+from backdraw.study import digits_elbo
 
 Made = tuple[Callable[[Array], Array], backdraw.Distribution]
 SEED = 0  # of the problems that are drawn themselves
@@ -32,6 +33,8 @@ class Problem:
         What is measured beside every estimator at its defaults, such as ``"gumbel_softmax:temperature=0.1"``.
     remark : str
         What to know of the numbers.
+    reference : int
+        How many draws the gradient takes where it cannot be enumerated.
     """
 
     name: str
@@ -40,6 +43,7 @@ class Problem:
     make: Callable[[Any], Made]
     estimators: tuple[str, ...] = ()
     remark: str = ""
+    reference: int = 200_000
 
 
 # ------------------------------------------------------- the functions, primitives so that NumPy differentiates them too
@@ -199,6 +203,10 @@ PROBLEMS = {
                 _bits(np.zeros(10), np.full(10, 0.45), p, 0.1),
             )
             for suffix, p in (("", 2.0), ("-1.5", 1.5), ("-3", 3.0))
+        ),
+        Problem(
+            "digits-elbo", "64 digits coded by 20 ten-way categoricals each, their cost given the code; a minute or more",
+            "the model of backdraw train digits after 30 epochs", digits_elbo.make, reference=20_000,
         ),
         Problem("normal-quadratic", "Normal(1, 1.5), (x - 1)^2", _SURVEY, _normal(_square)),
         Problem("normal-exponential", "Normal(1, 1.5), exp(-x^2)", _SURVEY, _normal(lambda _: lambda x: bell(x, k=1.0))),

@@ -55,10 +55,22 @@ class Sampler:
 
     def block(self, entry: Entry) -> int:
         """Return how many repeats go into a block."""
-        numbers = sum(math.prod(x.shape) for x in self.p.params)
-        if "support" in entry.needs and math.isfinite(self.joint):
-            numbers *= int(self.joint)
-        return max(2, min(BLOCK, NUMBERS // max(1, numbers)))
+        return max(2, min(BLOCK, NUMBERS // max(1, self.numbers * self.evaluations(entry))))
+
+    @property
+    def numbers(self) -> int:
+        """How many numbers the parameters have."""
+        return sum(math.prod(x.shape) for x in self.p.params)
+
+    def evaluations(self, entry: Entry) -> int:
+        """Return about how many values f is given for one gradient."""
+        states = self.p.support()[0].shape[0] if hasattr(self.p, "support") else 3
+        needs = set(entry.needs)
+        if "support" in needs and needs & {"score", "log_prob"}:
+            return int(min(self.joint, LIMIT))
+        if needs & {"support", "derivative_measures"}:  # a coordinate is changed at a time
+            return states * math.prod(self.p.batch_shape[self.kept :])
+        return states**2 if "swaps" in needs else 1
 
     def step(self, entry: Entry, key: Key, n: int) -> Step:
         """Return the step of a `Backend.scan`, from the number of a block to its n gradients, one a row."""
@@ -160,7 +172,7 @@ def target(sampler: Sampler, key: Key, reference: int) -> tuple[moments.Target, 
     why = unfit(rloo, sampler.p)
     if why:
         raise InvalidTypeError(f"dist: its gradient cannot be enumerated, and rloo cannot take its place: {why}")
-    n = max(2, min(BLOCK, NUMBERS // DRAWS // max(1, sum(math.prod(x.shape) for x in sampler.p.params))))
+    n = max(2, min(BLOCK, NUMBERS // DRAWS // max(1, sampler.numbers)))
     step = sampler.step(rloo, fold_in(key, zlib.crc32(b"reference")), n)
     m, blocks = moments.Moments(np.zeros(1)), -(-reference // (n * DRAWS))
     for block in range(blocks):

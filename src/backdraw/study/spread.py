@@ -64,7 +64,7 @@ def over_cluster(address: str) -> Callable[[Callable[..., Any], Iterable[Any]], 
     Returns
     -------
     callable
-        For ``spread=`` of `backdraw.study.measure`. Dask gives the blocks of a worker that died to another.
+        For ``spread=`` of `backdraw.study.measure`, once. Dask gives the blocks of a worker that died to another.
 
     Raises
     ------
@@ -92,6 +92,7 @@ def over_cluster(address: str) -> Callable[[Callable[..., Any], Iterable[Any]], 
                 yield future.result()
         finally:
             client.cancel(futures)
+            client.close()
 
     return spread
 
