@@ -43,6 +43,11 @@ def states() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     return x, np.prod(np.where(x == 1, p, 1 - p), -1), x - p
 
 
+def exact(target: np.ndarray) -> moments.Target:
+    """Make a target without an error."""
+    return moments.Target(target, np.zeros_like(target), target, np.zeros_like(target))
+
+
 # ------------------------------------------------------------------------------------------------------- the numbers
 @pytest.mark.needs("numpy")
 def test_against_exact_moments() -> None:
@@ -82,7 +87,7 @@ def test_statistics_are_those_of_all_repeats() -> None:
         m.add(part)
     np.testing.assert_allclose(m.mean, grads.mean(0))
     np.testing.assert_allclose(m.variances, grads.var(0, ddof=1))
-    truth = moments.Target(target, np.zeros(3))
+    truth = exact(target)
     misses = ((grads - target) ** 2).sum(1)
     assert moments.error(m, truth).value == pytest.approx(misses.mean())
     assert m.miss.error == pytest.approx(misses.std(ddof=1) / 250**0.5)
@@ -99,7 +104,7 @@ def test_intervals_cover() -> None:
         m = moments.Moments(np.zeros(2))
         for _ in range(5):
             m.add(rng.normal(0.1, 1.0, size=(100, 2)))
-        truth = moments.Target(np.zeros(2), np.zeros(2))
+        truth = exact(np.zeros(2))
         times = moments.median(list(rng.exponential(size=20)))
         found = (m.variance, moments.error(m, truth), times, moments.bias(m, truth)[0])
         hits += [e.low <= exact <= e.high for e, exact in zip(found, (2.0, 2.02, math.log(2), 0.02**0.5), strict=True)]
@@ -113,10 +118,26 @@ def test_z_is_a_normal_quantile() -> None:
     scipy_stats = pytest.importorskip("scipy.stats")
     for n, t in ((10, 2.5), (100, 4.0)):
         m = moments.Moments(np.zeros(1), count=n, mean=np.asarray([t / n**0.5]), squares=np.asarray([n - 1.0]))
-        z = moments.largest_z(m, moments.Target(np.zeros(1), np.zeros(1)), 0.0)
+        z = moments.largest_z(m, exact(np.zeros(1)), 0.0)
         assert z == pytest.approx(scipy_stats.norm.isf(scipy_stats.t.sf(t, n - 1)), rel=0.01)
     assert moments.bound(1) == pytest.approx(4.5)
-    assert 1000 * scipy_stats.norm.sf(moments.bound(1000)) == pytest.approx(scipy_stats.norm.sf(4.5))
+    assert 50 * scipy_stats.norm.sf(moments.bound(50)) == pytest.approx(scipy_stats.norm.sf(4.5))
+    assert moments.bound(10_000) == moments.bound(50)
+
+
+def test_rare_gradients_among_many_raise_no_flag() -> None:
+    """Coordinates that are not zero once in 300 repeats: one by one they look biased, their combinations do not."""
+    rng = np.random.default_rng(1)
+    grads = 300.0 * (rng.uniform(size=(100, 2000)) < 1 / 300)
+    truth = np.ones(2000)
+    m, probed = moments.Moments(truth), moments.Moments(moments.probes(truth[None])[0])
+    m.add(grads)
+    probed.add(moments.probes(grads))
+    assert np.any(m.variances == 0)
+    probes = moments.probes(truth[None])[0]
+    target = moments.Target(truth, np.zeros(2000), probes, np.zeros(50))
+    assert moments.largest_z(probed, target, 0.0) < moments.bound(2000)
+    assert moments.largest_z(probed, dataclasses.replace(target, probes=probes + 50.0), 0.0) > moments.bound(2000)
 
 
 @pytest.mark.needs("numpy")

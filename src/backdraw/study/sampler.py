@@ -167,16 +167,20 @@ def target(sampler: Sampler, key: Key, reference: int) -> tuple[moments.Target, 
     """Return the true gradient: enumerated, or as the mean of rloo over so many draws; and which of the two it is."""
     if math.isfinite(sampler.joint):
         grads, _ = sampler.run(sampler.step(ESTIMATORS["exact"], key, 1), 0)
-        return moments.Target(grads[0], np.zeros_like(grads[0])), "exact"
+        probes = moments.probes(grads)[0]
+        return moments.Target(grads[0], np.zeros_like(grads[0]), probes, np.zeros_like(probes)), "exact"
     rloo = dataclasses.replace(ESTIMATORS["rloo"], options={"samples": DRAWS})
     why = unfit(rloo, sampler.p)
     if why:
         raise InvalidTypeError(f"dist: its gradient cannot be enumerated, and rloo cannot take its place: {why}")
     n = max(2, min(BLOCK, NUMBERS // DRAWS // max(1, sampler.numbers)))
     step = sampler.step(rloo, fold_in(key, zlib.crc32(b"reference")), n)
-    m, blocks = moments.Moments(np.zeros(1)), -(-reference // (n * DRAWS))
+    m, probed, blocks = moments.Moments(np.zeros(1)), moments.Moments(np.zeros(1)), -(-reference // (n * DRAWS))
     for block in range(blocks):
-        m.add(sampler.run(step, block)[0])
+        grads, _ = sampler.run(step, block)
+        m.add(grads)
+        probed.add(moments.probes(grads))
     if m.count < 2:
         raise InvalidValueError("f: the gradients of its reference, by rloo, are not finite")
-    return moments.Target(m.mean, m.variances / m.count), f"rloo, {blocks * n * DRAWS} draws"
+    parts = m.mean, m.variances / m.count, probed.mean, probed.variances / m.count
+    return moments.Target(*parts), f"rloo, {blocks * n * DRAWS} draws"
