@@ -114,6 +114,8 @@ def application() -> "typer.Typer":
         repeats: Annotated[int, typer.Option(help="Independent gradients of each estimator.")] = 1000,
         seed: Annotated[int, typer.Option(help="Of the draws.")] = 0,
         out: Annotated[Path, typer.Option(help="The folder to write to; made if it is not there.")] = Path(),
+        workers: Annotated[int, typer.Option(help="Processes to spread the repeats over; -1 is one for each core.")] = 1,
+        scheduler: Annotated[str, typer.Option(help="A Dask scheduler to spread them over instead, tcp://host:port.")] = "",
         list_problems: Annotated[bool, typer.Option("--list", help="Print the built-in problems, and end.")] = False,
         properties: Annotated[
             bool, typer.Option("--properties", help="Print what is stated of every estimator, and end.")
@@ -123,7 +125,8 @@ def application() -> "typer.Typer":
         if list_problems or properties:
             print(cli_study.listed() if list_problems else tabulate())
             return
-        cli_study.run(problem=problem, estimators=estimator, backend=backend, repeats=repeats, seed=seed, out=out)
+        chosen = cli_study.Options(problem, estimator or [], backend, repeats, seed, out, workers, scheduler)
+        cli_study.run(chosen)
 
     @app.command("backends")
     def backends_found() -> None:

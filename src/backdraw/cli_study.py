@@ -8,6 +8,7 @@ import sys
 import textwrap
 import traceback
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -17,8 +18,9 @@ from backdraw.cli_checks import backends, check_name, check_writable, fail, vers
 from backdraw.errors import BackdrawError
 from backdraw.estimators import ESTIMATORS
 from backdraw.study.measure import entry_of, measure
-from backdraw.study.problems import PROBLEMS, Made, check_made
+from backdraw.study.problems import PROBLEMS, Made, Problem, check_made
 from backdraw.study.report import Report
+from backdraw.study.spread import over_cluster, over_processes
 
 PROBLEM = "toy-kl"
 FILES = ("study.png", "study.html", "study.json")
@@ -43,37 +45,61 @@ Examples:
 """
 
 
-def run(*, problem: str, estimators: list[str] | None, backend: str, repeats: int, seed: int, out: Path) -> None:
+@dataclass(frozen=True)
+class Options:
+    """What the command was given."""
+
+    problem: str
+    estimators: list[str]
+    backend: str
+    repeats: int
+    seed: int
+    out: Path
+    workers: int = 1
+    scheduler: str = ""
+
+
+def run(options: Options) -> None:
     """Check everything, measure, print and write."""
     from rich.console import Console
     from threadpoolctl import threadpool_limits
 
-    check_name("backend", backend, backends())
-    for name in estimators or ():
+    check_name("backend", options.backend, backends())
+    for name in options.estimators:
         check_name("estimator", name.partition(":")[0], sorted(ESTIMATORS))
-    make, path, extra = _maker(problem)
+    make, path, problem = _maker(options.problem)
+    extra, reference = (problem.estimators, problem.reference) if problem else ((), Problem.reference)
     try:
-        entries = [entry_of(name) for name in estimators or (*ESTIMATORS, *extra)]
-        key, be = random.key(seed), adapter(backend).backend
+        entries = [entry_of(name) for name in options.estimators or (*ESTIMATORS, *extra)]
+        key, be, spread = random.key(options.seed), adapter(options.backend).backend, _spread(options)
     except BackdrawError as error:
         fail(str(error))
-    if repeats < 2:
-        fail(f"repeats: expected 2 or more, got {repeats}")
-    check_writable(out)
+    if options.repeats < 2:
+        fail(f"repeats: expected 2 or more, got {options.repeats}")
+    check_writable(options.out)
     console = Console(highlight=False, soft_wrap=True)
     # One thread, so that the times are those of the work; float64, so that a seed gives one report on every backend.
     with _their_errors(path), be.double(), threadpool_limits(1), _bar(console) as progress:
-        f, dist = check_made(make(be.xp), problem)
+        f, dist = check_made(make(be.xp), options.problem)
         try:
-            report = measure(f, dist, entries, repeats, rng=key, progress=progress, problem=problem)
+            report = measure(
+                f, dist, entries, options.repeats, rng=key, reference=reference, progress=progress, spread=spread,
+                problem=options.problem,
+            )  # fmt: skip
         except BackdrawError as error:
             fail(str(error))
     console.print(report.table(), markup=False)
-    _conclude(console, report)
-    write(out, report, {"seed": seed, "versions": versions(backend)})
-    console.print(f"written to {out}: {', '.join(FILES)}", markup=False)
+    _conclude(console, report, problem.remark if problem else "")
+    write(options.out, report, {"seed": options.seed, "versions": versions(options.backend)})
+    console.print(f"written to {options.out}: {', '.join(FILES)}", markup=False)
     if report.interrupted:
         raise SystemExit(130)
+
+
+def _spread(options: Options) -> Any:
+    if options.scheduler:
+        return over_cluster(options.scheduler)
+    return map if options.workers == 1 else over_processes(options.workers)
 
 
 def write(out: Path, report: Report, more: dict[str, Any]) -> None:
@@ -96,10 +122,12 @@ def listed() -> str:
     return "\n".join(lines)
 
 
-def _conclude(console: Any, report: Report) -> None:
+def _conclude(console: Any, report: Report, remark: str) -> None:
+    sentences = [remark] if remark else []
     with contextlib.suppress(BackdrawError):  # where nothing was measured to the end, there is no best
-        said = textwrap.wrap(f"Best: {report.best().reason}", 100, subsequent_indent="  ")
-        console.print("\n".join(said), markup=False)
+        sentences.append(f"Best: {report.best().reason}")
+    for sentence in sentences:
+        console.print("\n".join(textwrap.wrap(sentence, 100, subsequent_indent="  ")), markup=False)
 
 
 @contextlib.contextmanager
@@ -119,14 +147,14 @@ def _bar(console: Any) -> Any:
 
 
 # ------------------------------------------------------------------------------------------------ a user's own problem
-def _maker(problem: str) -> tuple[Callable[[Any], Made], Path | None, tuple[str, ...]]:
-    """Return what makes a problem of a namespace, the file that it is in, and what it adds to the estimators."""
+def _maker(problem: str) -> tuple[Callable[[Any], Made], Path | None, Problem | None]:
+    """Return what makes f and a distribution of a namespace, and the file that it is in or the built-in problem."""
     name, _, function = problem.rpartition(":")
     if not name.endswith(".py"):
         if problem.endswith(".py"):
             fail(f"problem: expected path/to/file.py:function, got {problem!r}; did you mean {problem}:make_problem?")
         check_name("problem", problem, PROBLEMS)
-        return PROBLEMS[problem].make, None, PROBLEMS[problem].estimators
+        return PROBLEMS[problem].make, None, PROBLEMS[problem]
     path = Path(name).resolve()
     if not path.is_file():
         fail(f"problem: there is no file {name!r}")
@@ -138,7 +166,7 @@ def _maker(problem: str) -> tuple[Callable[[Any], Made], Path | None, tuple[str,
         sys.path.insert(0, str(path.parent))  # it may import its neighbours, as a script may
         spec.loader.exec_module(module)
     check_name("problem", function, [n for n, value in inspect.getmembers(module, callable) if not n.startswith("_")])
-    return getattr(module, function), path, ()
+    return getattr(module, function), path, None
 
 
 @contextlib.contextmanager

@@ -2,6 +2,7 @@
 
 import json
 import re
+import sys
 from typing import Any
 
 import pytest
@@ -115,6 +116,7 @@ def test_their_traceback_and_not_ours(tmp_path: Any, text: str, said: str) -> No
         (["--estimator", "rlo"], "got 'rlo'; did you mean rloo?"),
         (["--estimator", "rloo:n=3"], "estimators: rloo takes samples, got 'n=3'"),
         (["--backend", "pytorch"], "backend: expected one of numpy, cupy, torch, jax, got 'pytorch'; did you mean torch?"),
+        (["--workers", 0], "workers: expected 1 or more, or -1 for all cores, got 0"),
         (["--repeats", 1], "repeats: expected 2 or more, got 1"),
         (["--seed", 2**64], "seed: expected an integer that fits in 64 bits"),
     ],
@@ -126,6 +128,15 @@ def test_bad_options_are_told_in_one_line(tmp_path: Any, options: list[Any], mes
     assert message in result.stderr
     assert result.stderr.count("\n") == 1
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(("option", "module"), [("--workers", "joblib"), ("--scheduler", "distributed")])
+def test_what_is_not_installed(tmp_path: Any, monkeypatch: pytest.MonkeyPatch, option: str, module: str) -> None:
+    monkeypatch.setitem(sys.modules, module, None)
+    result = run("study", option, 2, "--out", tmp_path / "out")
+    assert result.exit_code == 2
+    assert "Install it with: pip install 'backdraw[study]'" in result.stderr
+    assert result.stderr.count("\n") == 1
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,6 @@
 import dataclasses
 import difflib
 import math
-import zlib
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
@@ -11,14 +10,15 @@ import numpy as np
 
 from backdraw.backend import Array
 from backdraw.distributions import Categorical, Distribution
-from backdraw.errors import BackdrawError, GradientError, InvalidTypeError, InvalidValueError
+from backdraw.errors import InvalidTypeError, InvalidValueError
 from backdraw.estimators import ESTIMATORS, Entry
-from backdraw.random import Key, as_key, fold_in
+from backdraw.random import as_key
 from backdraw.study import moments
 from backdraw.study.report import LeftOut, Report, Row
-from backdraw.study.sampler import DRAWS, Sampler, draws, target, unfit
+from backdraw.study.sampler import DRAWS, Job, Result, Sampler, Work, draws, target, unfit
 
 Progress = Callable[[int, int, str], None]
+Spread = Callable[[Callable[[Job], Result], Iterable[Job]], Iterable[Result]]
 
 
 def measure(
@@ -30,6 +30,7 @@ def measure(
     rng: Any = None,
     reference: int = 200_000,
     progress: Progress | None = None,
+    spread: Spread = map,
     problem: str = "",
 ) -> Report:
     r"""Measure the gradients of E[f(x)] that estimators give, against the true one.
@@ -52,6 +53,9 @@ def measure(
         How many draws the reference takes where the exact gradient cannot be enumerated.
     progress : callable, optional
         Called as ``progress(done, total, estimator)`` after each block of repeats.
+    spread : callable, optional
+        What computes the blocks, called as the builtin ``map`` is, and with its order of results: `backdraw.study.spread`
+        has others, for several processes or machines.
     problem : str, optional
         A title for the report.
 
@@ -75,9 +79,10 @@ def measure(
     the block: the first repeats of an estimator are the same however many follow, and whatever else is measured.
     An estimator that draws nothing is measured in one block.
 
-    An estimator stated unbiased is flagged if the bias of a coordinate exceeds 4.5 standard errors, or for many coordinates
-    the bound that their largest exceeds as seldom. The law of a mean is taken for normal: of gradients that are
-    zero but once in a thousand, a thousand repeats say little, and the flag may err.
+    An estimator stated unbiased is flagged if the bias of its only coordinate exceeds 4.5 standard errors, or the largest
+    of several the bound that it exceeds as seldom; of more than 50 coordinates, 50 random combinations are tested. The law
+    of a mean is taken for normal: of a coordinate that is zero but once in a thousand repeats, a thousand say little, and
+    the flag may err.
 
     Ctrl-C ends the measurement and keeps what there is; the report says so.
 
@@ -104,15 +109,14 @@ def measure(
         if reason:
             left_out.append(LeftOut(entry.name, reason))
         else:
-            runs.append(_Run(sampler, entry, key, repeats, truth))
-    interrupted = False
+            runs.append(_Run(sampler, entry, repeats, truth))
+    interrupted, work = False, Work(sampler, tuple(run.entry for run in runs), key)
     try:
-        done, total = 0, sum(run.blocks for run in runs)
-        for run in _interleaved(runs):
-            run.next_block()
-            done, total = (done + 1, total) if not run.failure else (done, total - run.blocks + run.block)
+        for index, grads, seconds, failure in spread(work, _jobs(runs)):
+            runs[index].add(grads, seconds, failure)
             if progress is not None:
-                progress(done, total, run.entry.name)
+                going = [run for run in runs if not run.failure]
+                progress(sum(run.block for run in going), sum(run.blocks for run in going), runs[index].entry.name)
     except KeyboardInterrupt:
         interrupted = True
     left_out += [LeftOut(run.entry.name, run.failure) for run in runs if run.failure]
@@ -175,38 +179,32 @@ def _check_count(name: str, value: Any, least: int) -> None:
 class _Run:
     """The measurement of one estimator."""
 
-    def __init__(self, sampler: Sampler, entry: Entry, key: Key, repeats: int, truth: moments.Target) -> None:
+    def __init__(self, sampler: Sampler, entry: Entry, repeats: int, truth: moments.Target) -> None:
         self.sampler, self.entry, self.truth = sampler, entry, truth
         self.n = sampler.block(entry)
         self.repeats = repeats if draws(entry) else min(repeats, self.n)
         self.blocks = -(-self.repeats // self.n)
-        self.step = sampler.step(entry, fold_in(key, zlib.crc32(entry.name.encode())), self.n)
         self.block, self.failure = 0, ""
-        self.moments, self.seconds = moments.Moments(truth.mean), list[float]()
+        self.moments, self.probed = moments.Moments(truth.mean), moments.Moments(truth.probes)
+        self.seconds: list[float] = []
 
-    def next_block(self) -> None:
-        """Compute one more block, or note why it cannot be computed."""
-        try:
-            if self.block == 0:
-                self.sampler.run(self.step, 0)  # what compiles does so now, outside the time
-            grads, seconds = self.sampler.run(self.step, self.block)
-        except GradientError as error:
-            black_box = f"it needs the gradient of f, which is a black box to {self.sampler.p.backend.name}"
-            self.failure = black_box if self.entry.differentiable_f else str(error)
-            return
-        except BackdrawError as error:
-            self.failure = str(error)
-            return
-        self.moments.add(grads[: self.repeats - self.block * self.n])
-        self.seconds.append(seconds / self.n)
-        self.block += 1
+    def add(self, grads: np.ndarray | None, seconds: float, failure: str) -> None:
+        """Add the next block, or note why there is none."""
+        self.failure = self.failure or failure
+        if grads is not None:
+            grads = grads[: self.repeats - self.block * self.n]
+            self.moments.add(grads)
+            self.probed.add(moments.probes(grads))
+            self.seconds.append(seconds / self.n)
+            self.block += 1
 
     def row(self) -> Row:
         """Return what has been measured so far."""
         m, truth, sampler = self.moments, self.truth, self.sampler
         eps = float(sampler.p.backend.xp.finfo(sampler.p.params[0].dtype).eps)
-        rounding = 16.0 * eps * (sampler.size + float(np.max(np.abs(truth.mean), initial=0.0)))
-        z, bound = moments.largest_z(m, truth, rounding), moments.bound(truth.mean.size)
+        sizes = (float(np.max(np.abs(x), initial=0.0)) for x in (truth.mean, m.mean))
+        rounding = 16.0 * eps * (sampler.size + sum(sizes))
+        z, bound = moments.largest_z(self.probed, truth, rounding), moments.bound(truth.mean.size)
         bias, bias_error = moments.bias(m, truth)
         variance, seconds = moments.above(m.variance, rounding**2), moments.median(self.seconds)
         return Row(
@@ -228,7 +226,7 @@ class _Run:
         )
 
 
-def _interleaved(runs: list[_Run]) -> Iterator[_Run]:
+def _jobs(runs: list[_Run]) -> Iterator[Job]:
     """Give each run in turn its next block, so that an interruption leaves them equally far."""
-    while open_runs := [run for run in runs if not run.failure and run.block < run.blocks]:
-        yield from open_runs
+    for block in range(max((run.blocks for run in runs), default=0)):
+        yield from ((i, block) for i, run in enumerate(runs) if block < run.blocks and not run.failure)

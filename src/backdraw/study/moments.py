@@ -9,6 +9,7 @@ import numpy as np
 
 WIDTH = NormalDist().inv_cdf(0.975)  # of the intervals, in standard errors: they cover 95 %
 ONE_COORDINATE = 4.5
+COORDINATES = 50  # that are tested for a bias one by one; of more, as many random combinations are
 NAN = math.nan
 
 
@@ -100,15 +101,31 @@ class Moments:
 
 @dataclass(frozen=True)
 class Target:
-    """The gradient that the estimates are compared with, and the variance of its own error by coordinate."""
+    """The gradient that the estimates are compared with, and the variance of its own error by coordinate.
+
+    Its probes are what is tested for a bias, with the variances of their errors.
+    """
 
     mean: np.ndarray
     variances: np.ndarray
+    probes: np.ndarray
+    probe_variances: np.ndarray
 
     @property
     def variance(self) -> float:
         """The variance of the error, all coordinates together."""
         return float(self.variances.sum())
+
+
+def probes(grads: np.ndarray) -> np.ndarray:
+    """Return the coordinates of gradients, or random combinations of them where they are many."""
+    # A coordinate whose gradient is seldom not zero is far from normal for long, and of thousands there are always some
+    # whose mean is off and whose variance does not show it. In a combination they count by what they add to the variance.
+    n = grads.shape[1]
+    if n <= COORDINATES:
+        return grads
+    signs = 2.0 * np.random.default_rng(0).integers(0, 2, size=(n, COORDINATES)) - 1.0
+    return grads @ (signs / math.sqrt(n))
 
 
 def bias(m: Moments, target: Target) -> tuple[Estimate, float]:
@@ -121,20 +138,20 @@ def bias(m: Moments, target: Target) -> tuple[Estimate, float]:
 
 
 def largest_z(m: Moments, target: Target, rounding: float) -> float:
-    """Return the largest bias of a coordinate in standard errors; `rounding` is what an estimate without variance may err."""
+    """Return the largest bias of the probes in standard errors; `rounding` is what an estimate without variance may err."""
     # The quotient follows Student's law: it is carried over to the normal quantile of the same probability (Wallace 1959).
     if m.count < 2:
         return NAN
-    error = np.sqrt(m.variances / m.count + target.variances + rounding**2)
-    t = np.abs(m.mean - target.mean) / np.where(error > 0, error, 1.0)
+    error = np.sqrt(m.variances / m.count + target.probe_variances + rounding**2)
+    t = np.abs(m.mean - target.probes) / np.where(error > 0, error, 1.0)
     nu = m.count - 1
     return float(np.max((8 * nu + 1) / (8 * nu + 3) * np.sqrt(nu * np.log1p(t * t / nu)), initial=0.0))
 
 
 def bound(coordinates: int) -> float:
-    """Return what the largest of so many z exceeds as seldom as one exceeds 4.5, seven times in a million."""
+    """Return what the largest z of a gradient exceeds as seldom as a single one exceeds 4.5, seven times in a million."""
     law = NormalDist()
-    return -law.inv_cdf(law.cdf(-ONE_COORDINATE) / max(1, coordinates))
+    return -law.inv_cdf(law.cdf(-ONE_COORDINATE) / max(1, min(coordinates, COORDINATES)))
 
 
 def error(m: Moments, target: Target) -> Estimate:

@@ -48,7 +48,8 @@ class Row:
     bias_error : float
         The standard error of that: a bound, the root of the variance of the difference.
     z, bound : float
-        The largest bias of a coordinate in its standard errors, and what it must not exceed without a bias.
+        The largest bias of a coordinate, or of 50 random combinations of more, in its standard errors; and what it must not
+        exceed without a bias.
     flagged : bool
         Whether it is stated to be unbiased and found not to be.
     variance : Estimate

@@ -3,8 +3,10 @@
 import dataclasses
 import math
 import time
+import uuid
 import zlib
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -12,7 +14,7 @@ import numpy as np
 import backdraw
 from backdraw.backend import Array
 from backdraw.distributions.base import NEEDS
-from backdraw.errors import InvalidTypeError, InvalidValueError
+from backdraw.errors import BackdrawError, GradientError, InvalidTypeError, InvalidValueError
 from backdraw.estimators import ESTIMATORS, Entry
 from backdraw.estimators.exact import LIMIT
 from backdraw.estimators.expectation import evaluate
@@ -24,6 +26,8 @@ BLOCK = 100  # repeats that are computed together
 NUMBERS = 2**23  # in the largest array of a block, about
 DRAWS = 100  # of each rloo gradient in the reference
 Step = Callable[[Any, Array], tuple[Any, Array]]
+Job = tuple[int, int]  # the number of an estimator, and of a block
+Result = tuple[int, np.ndarray | None, float, str]  # the estimator, its gradients, seconds; or why there are none
 
 
 class Sampler:
@@ -51,10 +55,22 @@ class Sampler:
 
     def block(self, entry: Entry) -> int:
         """Return how many repeats go into a block."""
-        numbers = sum(math.prod(x.shape) for x in self.p.params)
-        if "support" in entry.needs and math.isfinite(self.joint):
-            numbers *= int(self.joint)
-        return max(2, min(BLOCK, NUMBERS // max(1, numbers)))
+        return max(2, min(BLOCK, NUMBERS // max(1, self.numbers * self.evaluations(entry))))
+
+    @property
+    def numbers(self) -> int:
+        """How many numbers the parameters have."""
+        return sum(math.prod(x.shape) for x in self.p.params)
+
+    def evaluations(self, entry: Entry) -> int:
+        """Return about how many values f is given for one gradient."""
+        states = self.p.support()[0].shape[0] if hasattr(self.p, "support") else 3
+        needs = set(entry.needs)
+        if "support" in needs and needs & {"score", "log_prob"}:
+            return int(min(self.joint, LIMIT))
+        if needs & {"support", "derivative_measures"}:  # a coordinate is changed at a time
+            return states * math.prod(self.p.batch_shape[self.kept :])
+        return states**2 if "swaps" in needs else 1
 
     def step(self, entry: Entry, key: Key, n: int) -> Step:
         """Return the step of a `Backend.scan`, from the number of a block to its n gradients, one a row."""
@@ -87,6 +103,43 @@ class Sampler:
         return to_numpy(grads[0, ...]).astype(np.float64), seconds
 
 
+@dataclass(frozen=True)
+class Work:
+    """What computes the blocks of several estimators, here or, sent there, in another process."""
+
+    sampler: Sampler
+    entries: tuple[Entry, ...]
+    key: Key
+    token: str = field(default_factory=lambda: uuid.uuid4().hex)
+
+    def __call__(self, job: Job) -> Result:
+        """Compute a block of one estimator."""
+        index, block = job
+        steps, entry = _steps(self.token), self.entries[index]
+        try:
+            if index not in steps:
+                key = fold_in(self.key, zlib.crc32(entry.name.encode()))
+                steps[index] = self.sampler.step(entry, key, self.sampler.block(entry))
+                self.sampler.run(steps[index], block)  # what compiles does so now, outside the time
+            return (index, *self.sampler.run(steps[index], block), "")
+        except GradientError as error:
+            black_box = f"it needs the gradient of f, which is a black box to {self.sampler.p.backend.name}"
+            return index, None, 0.0, black_box if entry.differentiable_f else str(error)
+        except BackdrawError as error:
+            return index, None, 0.0, str(error)
+
+
+# The steps of the measurement that now runs in this process, of which a worker may get many blocks: each compiles once.
+_compiled: dict[str, dict[int, Step]] = {}
+
+
+def _steps(token: str) -> dict[int, Step]:
+    if token not in _compiled:
+        _compiled.clear()
+        _compiled[token] = {}
+    return _compiled[token]
+
+
 def draws(entry: Entry) -> bool:
     """Whether an estimator takes noise."""
     return "rng" in (entry.function.__kwdefaults__ or {})
@@ -114,16 +167,20 @@ def target(sampler: Sampler, key: Key, reference: int) -> tuple[moments.Target, 
     """Return the true gradient: enumerated, or as the mean of rloo over so many draws; and which of the two it is."""
     if math.isfinite(sampler.joint):
         grads, _ = sampler.run(sampler.step(ESTIMATORS["exact"], key, 1), 0)
-        return moments.Target(grads[0], np.zeros_like(grads[0])), "exact"
+        probes = moments.probes(grads)[0]
+        return moments.Target(grads[0], np.zeros_like(grads[0]), probes, np.zeros_like(probes)), "exact"
     rloo = dataclasses.replace(ESTIMATORS["rloo"], options={"samples": DRAWS})
     why = unfit(rloo, sampler.p)
     if why:
         raise InvalidTypeError(f"dist: its gradient cannot be enumerated, and rloo cannot take its place: {why}")
-    n = max(2, min(BLOCK, NUMBERS // DRAWS // max(1, sum(math.prod(x.shape) for x in sampler.p.params))))
+    n = max(2, min(BLOCK, NUMBERS // DRAWS // max(1, sampler.numbers)))
     step = sampler.step(rloo, fold_in(key, zlib.crc32(b"reference")), n)
-    m, blocks = moments.Moments(np.zeros(1)), -(-reference // (n * DRAWS))
+    m, probed, blocks = moments.Moments(np.zeros(1)), moments.Moments(np.zeros(1)), -(-reference // (n * DRAWS))
     for block in range(blocks):
-        m.add(sampler.run(step, block)[0])
+        grads, _ = sampler.run(step, block)
+        m.add(grads)
+        probed.add(moments.probes(grads))
     if m.count < 2:
         raise InvalidValueError("f: the gradients of its reference, by rloo, are not finite")
-    return moments.Target(m.mean, m.variances / m.count), f"rloo, {blocks * n * DRAWS} draws"
+    parts = m.mean, m.variances / m.count, probed.mean, probed.variances / m.count
+    return moments.Target(*parts), f"rloo, {blocks * n * DRAWS} draws"
