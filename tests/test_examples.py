@@ -24,7 +24,18 @@ def baselines_help(last: dict[str, tuple[float, float]]) -> None:
     assert max(loss["learned"], loss["moving average"]) < loss["none"]
 
 
-CHECKS: dict[str, Callable[[Any], None]] = {"tune_rebar": rebar_is_tuned, "nvil_baseline": baselines_help}
+def paths_are_learned(excess: dict[str, float]) -> None:
+    """The costs that the paths teach find nearly the cheapest paths; those of an untrained network are dearer by four fifths."""
+    assert set(excess) == {"fenchel_young", "perturbed_argmax", "implicit_mle", "blackbox"}
+    assert max(excess.values()) < 0.3
+    assert excess["fenchel_young"] < 0.1
+
+
+CHECKS: dict[str, Callable[[Any], None]] = {
+    "tune_rebar": rebar_is_tuned,
+    "nvil_baseline": baselines_help,
+    "shortest_path": paths_are_learned,
+}
 
 
 def test_every_example_is_checked() -> None:
