@@ -46,7 +46,9 @@ def main(folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     rows = []
     for latent in LATENTS:
-        names = [name for name in trainable(latent) if latent_for(name) == latent or name == LATENTS[latent].estimator]
+        # The stochastic softmax of categories and bits is Gumbel-softmax.
+        known = [name for name in trainable(latent) if not name.startswith("stochastic_softmax")]
+        names = [name for name in known if latent_for(name) == latent or name == LATENTS[latent].estimator]
         found = {name: [result(folder, latent, name, seed) for seed in SEEDS] for name in names}
         for name, values in sorted(found.items(), key=lambda item: statistics.fmean(item[1])):
             cells = " | ".join(f"{v:.2f}" for v in (*values, statistics.fmean(values)))

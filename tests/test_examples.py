@@ -25,7 +25,7 @@ def baselines_help(last: dict[str, tuple[float, float]]) -> None:
 
 
 def paths_are_learned(excess: dict[str, float]) -> None:
-    """The costs that the paths teach find nearly the cheapest paths; those of an untrained network are dearer by four fifths."""
+    """The costs learned find nearly the cheapest paths; those of an untrained network are dearer by four fifths."""
     assert set(excess) == {"fenchel_young", "perturbed_argmax", "implicit_mle", "blackbox"}
     assert max(excess.values()) < 0.3
     assert excess["fenchel_young"] < 0.1
