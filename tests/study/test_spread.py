@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from costs import black_box, doomed
 
 import backdraw
 from backdraw.errors import InvalidValueError
@@ -35,25 +36,12 @@ def test_in_processes() -> None:
     assert numbers(run(over_processes(2))) == numbers(run())
 
 
-def black_box(x: Any) -> Any:
-    """An f that some estimators cannot use."""
-    return x.sum(-1) * 1.0
-
-
 def test_a_failure_is_told_once() -> None:
     pytest.importorskip("joblib")
     made = black_box, backdraw.Bernoulli(np.zeros(3))
     found = run(over_processes(2), made)
     assert numbers(found) == numbers(run(make=made))
     assert [name for name, _ in found.left_out] == ["pathwise", "straight_through"]
-
-
-def doomed(x: Any, *, mark: Path, parent: int) -> Any:
-    """A cost that ends its process the first time that it is called in another than the first."""
-    if os.getpid() != parent and not mark.exists():
-        mark.touch()
-        os._exit(1)
-    return PROBLEMS["shared-bernoulli"].make(np)[0](x)
 
 
 @pytest.mark.filterwarnings("ignore:A worker stopped:UserWarning")
