@@ -99,7 +99,7 @@ def tests_jax(session: nox.Session) -> None:
 def agreement(session: nox.Session) -> None:
     """Test what takes several frameworks at once: that they agree, that mixing them is refused, what is imported."""
     session.install("-e", ".[cli,torch,jax]", TORCH, *group("test"))
-    run_pytest(session, "numpy,strict,torch,jax", "-m", "needs and not gpu")
+    run_pytest(session, "numpy,strict,torch,jax", "-m", "several and not gpu")
     run_pytest(session, "numpy,strict,torch,jax", "tests/test_import.py")
 
 

@@ -24,11 +24,15 @@ def pytest_configure(config: pytest.Config) -> None:
     """Declare the markers."""
     config.addinivalue_line("markers", "gpu: needs a CUDA device")
     config.addinivalue_line("markers", "needs(*groups): skipped unless all of these libraries are being tested")
+    config.addinivalue_line("markers", "several: takes several libraries at once, or compares them; set by itself")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Leave out the tests whose libraries are not being tested."""
+    """Leave out the tests whose libraries are not being tested; mark those that are about several."""
     for item in items:
+        compares = any(word in item.name for word in ("agrees", "one_loss_curve"))
+        if compares or any(len(mark.args) > 1 for mark in item.iter_markers("needs")):
+            item.add_marker(pytest.mark.several)
         for mark in item.iter_markers("needs"):
             absent = [name for name in mark.args if name not in GROUPS]
             if absent:
