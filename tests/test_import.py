@@ -48,7 +48,8 @@ def test_drawing_with_numpy_loads_no_other_framework() -> None:
 
 
 def test_import_takes_little_on_top_of_numpy() -> None:
-    code = "import time, numpy; start = time.perf_counter(); import backdraw; print(time.perf_counter() - start)"
+    # Of the processor: the other tests run at the same time.
+    code = "import time, numpy; start = time.process_time(); import backdraw; print(time.process_time() - start)"
     assert min(float(run(code)) for _ in range(5)) < 0.15
 
 
