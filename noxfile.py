@@ -105,8 +105,8 @@ def agreement(session: nox.Session) -> None:
 
 @nox.session
 def doctests(session: nox.Session) -> None:
-    """Run the examples in the docstrings, with NumPy alone."""
-    session.install("-e", ".", "pytest")
+    """Run the examples in the docstrings, with no other framework than NumPy."""
+    session.install("-e", ".[structures]", "pytest")
     # Modules of what is not installed, such as the other adapters, are passed over.
     session.run("pytest", "--doctest-modules", "--doctest-ignore-import-errors", "src", "backends", *session.posargs)
 
