@@ -1,5 +1,6 @@
 """The Concrete distribution, the law of relaxed one-hot draws, on the simplex and in log space."""
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -12,7 +13,7 @@ from backdraw.errors import InvalidValueError
 
 
 @dataclass(frozen=True, eq=False)
-class _Relaxed(Distribution):
+class _Relaxed(Distribution, ABC):
     """What the two forms share: all but the space of their draws."""
 
     logits: Array
@@ -55,9 +56,9 @@ class _Relaxed(Distribution):
         """Exact draws, with no gradient."""
         return self.stopped().transport(noise)
 
+    @abstractmethod
     def transport(self, noise: Array) -> Array:
         """Return the draw as a function of noise, differentiable in the parameters."""
-        raise NotImplementedError
 
     def log_prob(self, x: Array) -> Array:
         """Log-density at `x`, of the batch shape with samples in front; differentiable in the parameters and in x."""

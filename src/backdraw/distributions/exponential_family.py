@@ -5,6 +5,7 @@ of the mean is the covariance of x, which is symmetric: it is its own transpose,
 """
 
 import math
+from abc import ABC, abstractmethod
 from typing import Any, ClassVar, Protocol
 
 from backdraw import random
@@ -40,7 +41,7 @@ class Family(Protocol):
         """Return a draw, as bools; False throughout if there is none."""
 
 
-class ExponentialFamily(Distribution):
+class ExponentialFamily(Distribution, ABC):
     """Base of the distributions over the values of a `Family`, with the natural parameters `logits`."""
 
     logits: Array
@@ -50,14 +51,14 @@ class ExponentialFamily(Distribution):
     argmax_law: ClassVar[bool] = False
 
     @property
+    @abstractmethod
     def family(self) -> Family:
         """The family that the configuration names."""
-        raise NotImplementedError
 
     @property
+    @abstractmethod
     def noise_size(self) -> int:
         """How many uniforms a draw takes."""
-        raise NotImplementedError
 
     @property
     def utilities(self) -> Array:
