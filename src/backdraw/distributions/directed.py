@@ -112,7 +112,7 @@ def heaviest(be: Backend, logits: Array) -> tuple[Array, Array]:
     table = assembled(be, rows, full, -xp.inf)
 
     def choose(parents: Array, k: Array) -> tuple[Array, None]:
-        through = (xp.take_along_axis(via, parents[..., :, None], axis=-1)[..., 0] == k) & (places > 0) & (places < k)
+        through = (be.gather(via, parents[..., :, None])[..., 0] == k) & (places > 0) & (places < k)
         outside = xp.where(leads_to_root(be, parents, through) & (places < k), row_of(be, table, k), -xp.inf)
         # The first of the largest; argmax would ask JAX for 64-bit integers when it is compiled, where there are none.
         chosen = xp.min(xp.where(outside == be.row_max(outside), places, size), axis=-1, keepdims=True)
