@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from backdraw.backend import Array, Backend
-from backdraw.distributions.star_mesh import numbers, row_of
+from backdraw.distributions.elimination import numbers, row_of
 from backdraw.errors import InvalidTypeError, InvalidValueError
 
 Edges = tuple[tuple[int, int], ...]
