@@ -116,8 +116,8 @@ def _tangent_of_rows(be: Backend, e: Eliminated, inverse: Array, dw: Array) -> A
             mesh = xp.stack([dp[..., left:], p[..., left:]], axis=-1) @ xp.stack([row, drow], axis=-2)
             return panel + mesh, drow
 
-        xs = (xp.flip(by_node(be, x), axis=0) for x in (rows, shares, own[..., None]))
-        xs = (numbers(be, dw, n - left - 1, -1, -1), *xs)
+        known = (xp.flip(by_node(be, x), axis=0) for x in (rows, shares, own[..., None]))
+        xs = (numbers(be, dw, n - left - 1, -1, -1), *known)
         drows = stacked(be, be.scan(step, dw[..., block, :n], xs)[1])
         dshares = _tangent_of_shares(shares, drows, xp.sum(drows, axis=-1), own)
         shares, rows = xp.concat([dshares, shares], axis=-2), xp.concat([rows, drows], axis=-2)
