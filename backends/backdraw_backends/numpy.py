@@ -191,9 +191,8 @@ class NumPyBackend(StandardBackend):
     def weights(self, x: Array) -> Array:
         """In place: fresh memory costs more than the exponentials."""
         top = np.maximum(_reduce_rows(np.maximum, x), self.lowest(x))
-        w = x.astype(np.float64)
-        w -= top
-        return np.exp(w, out=w)
+        w = np.subtract(x, top, dtype=self.wide(x.dtype))
+        return np.exp(w, out=w).astype(np.float64, copy=False)
 
     def invert_cdf(self, weights: Array, uniform: Array) -> Array:
         """Sum by chunks, and search one chunk: a running sum costs more than all else in a draw."""

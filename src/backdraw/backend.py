@@ -163,9 +163,9 @@ class Backend(ABC):
         return self.xp.cumulative_sum(x, axis=-1)
 
     def weights(self, x: Array) -> Array:
-        """``exp(x - max(x))`` along the last axis, in float64; a row of -inf alone gives zeros."""
-        wide = self.xp.astype(x, self.xp.float64)
-        return self.xp.exp(wide - self.at_least(self.row_max(wide), self.lowest(x)))
+        """``exp(x - max(x))`` along the last axis, as float64, for exact sums; a row of -inf alone gives zeros."""
+        wide = self.cast(x, self.wide(x.dtype))  # float64 exponentials of float32 numbers cost much and tell no more
+        return self.cast(self.xp.exp(wide - self.at_least(self.row_max(wide), self.lowest(x))), self.xp.float64)
 
     def invert_cdf(self, weights: Array, uniform: Array) -> Array:
         """Return whose interval of the weights' running sum holds the uniform times their total; n where all n are 0."""

@@ -117,6 +117,10 @@ class Bernoulli(Distribution):
         """Random utilities given that their signs are the bits x, from logistic noise; differentiable in the logits."""
         return bits.conditional_logistics(self.logits, x, noise)
 
+    def pull_given_argmax(self, u: Array, x: Array, g: Array) -> tuple[Array]:
+        """Cotangent g of random utilities u, back to the logits, less that of utilities given that x are their signs."""
+        return (bits.pull_given_argmax(self.backend, self.logits, u, x, g),)
+
     def argmax(self, utilities: Array) -> Array:
         """1 where the utility is positive; no gradient."""
         be = self.backend

@@ -195,3 +195,13 @@ def _conditional_vjp(be: Backend, residuals: Any, g: Array) -> tuple[Array, None
 
 
 conditional_logistics.defvjp(_conditional_fwd, _conditional_vjp)
+
+
+def pull_given_argmax(be: Backend, logits: Array, u: Array, x: Array, g: Array) -> Array:
+    """Pull g back from u = logits + noise, less what it would be from logistics with the signs x that are u too."""
+    # Given a 1, u = logit(1 - p + p v), whose derivative in the logits with v fixed is 1 - (1 - p) / sigmoid(u - logits);
+    # given a 0 the same with all signs changed.
+    xp, own = be.xp, be.cast(logits, g.dtype)
+    noise = u - xp.where(xp.isinf(own), 0.0, own)
+    sign = xp.where(x > 0, xp.ones_like(g), -1.0)
+    return be.cast(g * xp.exp(be.log_sigmoid(-sign * own) - be.log_sigmoid(sign * noise)), logits.dtype)

@@ -1,4 +1,4 @@
-"""REBAR and RELAX: a control variate made of a relaxed draw, and of another that is conditioned on the exact one."""
+"""REBAR and RELAX: a control variate made of a relaxed draw, as it is and as it is conditioned on the exact one."""
 
 from collections.abc import Callable
 from typing import Any
@@ -9,10 +9,8 @@ from backdraw.errors import InvalidTypeError, InvalidValueError
 from backdraw.estimators.arguments import as_distribution, check_positive
 from backdraw.estimators.expectation import Function, attach, check_samples, constant, evaluate, gradient_of, mean, sealed
 from backdraw.estimators.registry import ESTIMATORS, register
-from backdraw.primitive import primitive
-from backdraw.random import streams
 
-NEEDS = ("score", "perturb", "argmax", "relax", "conditional_perturb")
+NEEDS = ("score", "perturb", "argmax", "relax", "pull_given_argmax")
 _STATED: dict[str, Any] = {
     "kind": "expectation", "gradient": "unbiased", "forward": "hard", "law": True, "differentiable_f": True,
     "domain": "discrete", "needs": NEEDS,
@@ -36,8 +34,12 @@ def rebar(
         + \eta \nabla f(z) - \eta \nabla f(\tilde z)
 
     where :math:`z = \mathrm{relax}(u, t)` and :math:`b = \arg\max u` come of the same random utilities u, and
-    :math:`\tilde z = \mathrm{relax}(\tilde u, t)` of utilities drawn anew given b. The last two terms differentiate
-    through the noise, conditional noise included.
+    :math:`\tilde z = \mathrm{relax}(\tilde u, t)` of utilities that are drawn given b. The last two terms differentiate
+    through the noise, conditional noise included. Noise is shared, so that :math:`\tilde u = u`: the two differ in their
+    derivatives alone. For one category with p = softmax(logits),
+
+    .. math::
+        \frac{\partial u_j}{\partial l_k} - \frac{\partial \tilde u_j}{\partial l_k} = e^{u_j - \max u} (\delta_{jk} - p_k).
 
     Parameters
     ----------
@@ -73,7 +75,7 @@ def rebar(
     Notes
     -----
     Unbiased for every temperature and scale; `backdraw.variance_loss` tunes them. f is called with S exact draws, and once
-    more with 2 S relaxed ones, where it is differentiated.
+    more with S relaxed ones, where it is differentiated.
 
     References
     ----------
@@ -87,7 +89,7 @@ def rebar(
     >>> estimate = lambda l: backdraw.rebar(f, l, samples=1000, rng=backdraw.key(0))
     >>> value, (grad,) = backdraw.value_and_grad(estimate)(np.zeros(3))
     >>> grad.round(2)
-    array([-0.15, -0.02,  0.17])
+    array([-0.15, -0.01,  0.15])
     """
     p = as_distribution(dist, "rebar", *NEEDS)
     return _estimate(f, f, p, temperature, _check_scale(scale, p.backend), check_samples("rebar", samples), rng, "rebar")
@@ -108,7 +110,7 @@ def relax(
     .. math::
         \nabla E[f(b)] \approx \bigl(f(b) - c(\tilde z)\bigr) \nabla \log p(b) + \nabla c(z) - \nabla c(\tilde z)
 
-    with the exact draw b and the relaxed draws z and :math:`\tilde z` of `backdraw.rebar`.
+    with the exact draw b and the relaxed draws z and :math:`\tilde z`, of shared noise, of `backdraw.rebar`.
 
     Parameters
     ----------
@@ -139,7 +141,7 @@ def relax(
 
     Notes
     -----
-    Unbiased for every surrogate. f is called once, with S samples, and the surrogate once, with 2 S.
+    Unbiased for every surrogate. f is called once, and the surrogate once, with S samples each.
 
     References
     ----------
@@ -154,7 +156,7 @@ def relax(
     >>> estimate = lambda l: backdraw.relax(f, l, surrogate=c, samples=1000, rng=backdraw.key(0))
     >>> value, (grad,) = backdraw.value_and_grad(estimate)(np.zeros(3))
     >>> grad.round(2)
-    array([-0.48, -0.34,  0.81])
+    array([-0.51, -0.28,  0.79])
     """
     p = as_distribution(dist, "relax", *NEEDS)
     return _estimate(f, surrogate, p, temperature, 1.0, check_samples("relax", samples), rng, "relax")
@@ -164,37 +166,18 @@ def _estimate(f: Function, c: Function, p: Any, temperature: Any, scale: Any, n:
     be = p.backend
     xp = be.xp
     t = check_positive("temperature", temperature, be, p.params[0])
-    first, second = streams(be, rng, 2, p.params[0])
     many = p.stopped().repeated(n)
-    noise, other_noise = many.perturb_noise(first), many.perturb_noise(second)
-    b = many.argmax(many.perturb(noise))
+    u = many.perturb(many.perturb_noise(rng))
+    b = many.argmax(u)
     values = evaluate(f, b, p)
-
-    def control(*params: Array) -> Array:
-        d = many.replace(**dict(zip(p.parameters, params, strict=True)))
-        relaxed = d.relax(d.perturb(noise), t), d.relax(d.conditional_perturb(b, other_noise), t)
-        return evaluate(c, concat(*relaxed), p, name="f" if c is f else "surrogate")
-
     with sealed(be):
-        both, pullback = be.vjp(control, many.params)
-        tilde = be.cast(both, be.wide(both.dtype))[n:, ...]
-        share = scale / n * xp.ones_like(tilde)
-        paths = pullback(be.cast(xp.concat([share, -share], axis=0), both.dtype))
+        relaxed, pullback = be.vjp(lambda u: evaluate(c, many.relax(u, t), p, name="f" if c is f else "surrogate"), (u,))
+        tilde = be.cast(relaxed, be.wide(relaxed.dtype))
+        (path,) = pullback(be.cast(scale / n * xp.ones_like(tilde), relaxed.dtype))
         scores = p.weighted_score(b, (constant(be, values) - scale * tilde) / n)
+        paths = many.pull_given_argmax(u, b, path)
         grads = tuple(score + xp.sum(path, axis=0) for score, path in zip(scores, paths, strict=True))
     return attach(mean(values), p, grads, estimator=estimator)
-
-
-@primitive(native=True)
-def concat(be: Backend, x: Array, y: Array) -> Array:
-    """`x` and then `y`, along the first axis."""
-    return be.xp.concat([x, y], axis=0)
-
-
-concat.defvjp(
-    lambda be, x, y: (concat.function(be, x, y), (x,)),
-    lambda be, residuals, g: (g[: residuals[0].shape[0], ...], g[residuals[0].shape[0] :, ...]),  # noqa: ARG005
-)
 
 
 def _check_scale(scale: Any, be: Backend) -> Any:
@@ -257,8 +240,8 @@ def variance_loss(estimator: str | Callable[..., Array], f: Function, dist: Dist
     >>> f = lambda x: backdraw.Categorical(np.log([0.2, 0.3, 0.5])).log_prob(x)
     >>> for scale in (0.0, 1.0):
     ...     print(float(backdraw.variance_loss("rebar", f, np.zeros((1000, 3)), scale=scale, rng=backdraw.key(0)).round(1)))
-    1021.3
-    116.1
+    1007.0
+    127.4
     """
     names = {e.function: name for name, e in ESTIMATORS.items() if e.kind == "expectation"}
     name = estimator if isinstance(estimator, str) else names.get(estimator)
