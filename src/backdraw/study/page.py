@@ -39,7 +39,8 @@ img {{ max-width: 100%; }}
 {rows}
 </tbody>
 </table></div>
-<p>A click on a heading sorts. Each number is followed by its 95 % confidence interval.</p>
+<p>A click on a heading sorts. Each number is followed by its 95 % confidence interval. Cosines are those to the
+true gradient, of the mean gradient and of one on average; scatter is one less the mean cosine of one to the mean.</p>
 <ul>
 {notes}
 </ul>
@@ -61,8 +62,8 @@ for (const [column, th] of [...document.querySelectorAll("th")].entries())
 </html>
 """
 HEAD = (
-    "estimator", "stated", "repeats", "bias", "z", "variance", "mean squared error", "cosine", "time (us)",
-    "variance x time (us)",
+    "estimator", "stated", "repeats", "bias", "z", "variance", "mean squared error", "cosine of the mean", "cosine of one",
+    "scatter", "time (us)", "variance x time (us)",
 )  # fmt: skip
 FLAGGED = ' class="flagged"'
 
@@ -74,7 +75,7 @@ def html(report: Report) -> str:
         us, work = (Estimate(*(1e6 * x for x in e)) for e in (r.seconds, r.work))
         repeats = f"{r.repeats}{'' if r.complete else ' (incomplete)'}"
         cells = [_text(r.name), _text(r.stated), _cell(repeats, r.repeats), _interval(r.bias), _cell(f"{r.z:.1f}", r.z)]
-        cells += [_interval(e) for e in (r.variance, r.error, r.cosine, us, work)]
+        cells += [_interval(e) for e in (r.variance, r.error, r.cosine, r.direction, r.scatter, us, work)]
         rows.append(f"<tr{FLAGGED if r.flagged else ''}>{''.join(cells)}</tr>")
     return _PAGE.format(
         title=escape.escape(title(report)),

@@ -10,8 +10,11 @@ import numpy as np
 import backdraw
 from backdraw.backend import Array, Backend
 from backdraw.errors import InvalidTypeError
+from backdraw.estimators import ESTIMATORS
 from backdraw.primitive import Residuals
 from backdraw.study import digits_elbo
+from backdraw.study.adam import SGD, Adam
+from backdraw.study.training import Training
 
 Made = tuple[Callable[[Array], Array], backdraw.Distribution]
 SEED = 0  # of the problems that are drawn themselves
@@ -35,6 +38,10 @@ class Problem:
         What to know of the numbers.
     reference : int
         How many draws the gradient takes where it cannot be enumerated.
+    training : Training, optional
+        How it is trained, if it can be.
+    directions : bool
+        Whether the cosines of single gradients are printed, too.
     """
 
     name: str
@@ -44,6 +51,8 @@ class Problem:
     estimators: tuple[str, ...] = ()
     remark: str = ""
     reference: int = 200_000
+    training: Training | None = None
+    directions: bool = False
 
 
 # ------------------------------------------------------- the functions, primitives so that NumPy differentiates them too
@@ -132,10 +141,23 @@ def _float64(xp: Any, values: Any) -> Array:
 
 
 def _toy_kl(xp: Any) -> Made:
-    logits, true = np.random.default_rng(SEED).uniform(size=(2, 5, 5))
-    true = _float64(xp, true / true.sum(-1, keepdims=True))
+    logits, true = _toy()
     p = backdraw.Categorical(_float64(xp, logits - np.log(np.exp(logits).sum(-1, keepdims=True))))
-    return lambda x: cross_entropy(x, true), p
+    target = _float64(xp, true)
+    return lambda x: cross_entropy(x, target), p
+
+
+def _toy() -> tuple[np.ndarray, np.ndarray]:
+    logits, true = np.random.default_rng(SEED).uniform(size=(2, 5, 5))
+    return logits, true / true.sum(-1, keepdims=True)
+
+
+def _true_kl(f: Callable[[Array], Array], dist: Any) -> Array:  # noqa: ARG001
+    """KL(true || p) of each training, a mean over the five categoricals."""
+    xp = dist.backend.xp
+    log_true = _float64(xp, np.log(_toy()[1]))
+    true = backdraw.Categorical(xp.broadcast_to(log_true, dist.logits.shape))
+    return xp.mean(backdraw.kl(true, dist), axis=-1)
 
 
 def _bits(logits: Any, c: Any, p: float, scale: float = 1.0) -> Callable[[Any], Made]:
@@ -156,6 +178,11 @@ def _quadratic_categorical(xp: Any) -> Made:
     return lambda x: quadratic_form(x, c, q), backdraw.Categorical(_float64(xp, logits))
 
 
+def _subset(xp: Any) -> Made:
+    logits, b = (_float64(xp, x) for x in np.random.default_rng(SEED).normal(size=(2, 10)))
+    return lambda x: power(x, b, p=2.0, axes=1, scale=1.0), backdraw.Subset(logits, 5)
+
+
 def _normal(cost: Callable[[Any], Callable[[Array], Array]]) -> Callable[[Any], Made]:
     return lambda xp: (cost(xp), backdraw.Normal(_float64(xp, 1.0), _float64(xp, 1.5)))
 
@@ -173,10 +200,27 @@ _TOY = (
     *(f"intermediate_loss:step_size={s}" for s in (0.01, 0.001)),
     *(f"gumbel_softmax:temperature={t}" for t in (0.1, 10.0)),
 )
+_GRID = (
+    *(f"intermediate_loss:step_size={s}" for s in (0.1, 0.01, 0.001)),
+    *(f"gumbel_softmax:temperature={t}" for t in (0.1, 1, 10)),
+)
+_TOY_DRAWS = tuple(
+    name
+    for name, entry in ESTIMATORS.items()
+    if entry.kind == "draw" and entry.gradient != "none" and name not in ("intermediate_loss", "gumbel_softmax")
+)
+_TOY_TRAINING = Training(
+    SGD(0.01), 50_000, (*_GRID, *_TOY_DRAWS, "rloo"), _true_kl, "KL(true || p), nats per categorical", 0.0, True, _GRID
+)
 _TOY_REMARK = (
     "The loss of a hard draw has the slope -true / 1e-8 wherever the draw is 0, which is most of it: an estimator that takes "
     "the slope at hard draws is off by orders of magnitude, and only relaxed draws and those that take values of the loss "
     "alone give its gradient."
+)
+_SUBSET = ("implicit_mle:step_size=0.1", "stochastic_softmax:temperature=0.1")
+_SUBSET_REMARK = (
+    "straight_through, an exact draw with the gradient of the marginals, is SIMPLE. |x - b|^2 is linear in a subset x, but "
+    "its slope 2 (x - b) is not that of the linear function: the x in it is what biases the estimators that take the slope."
 )
 PROBLEMS = {
     problem.name: problem
@@ -184,9 +228,13 @@ PROBLEMS = {
         Problem(
             "toy-kl", "5 five-way categoricals, mean(-true (log x - log true)), x and true + 1e-8",
             "toy example 1 of intermediate loss sampling", _toy_kl, _TOY, _TOY_REMARK,
+            training=_TOY_TRAINING,
         ),
         *(
-            Problem(f"bernoulli-toy{suffix}", f"one bit at logit 0, (x - {t})^2", _REBAR, _bits(0.0, t, 2.0))
+            Problem(
+                f"bernoulli-toy{suffix}", f"one bit at logit 0, (x - {t})^2", _REBAR, _bits(0.0, t, 2.0),
+                training=Training(Adam(0.01), 10_000, label=f"E[(x - {t})^2]", least=t * t),
+            )
             for suffix, t in (("", 0.49), ("-0.45", 0.45), ("-0.499", 0.499))
         ),
         Problem(
@@ -203,6 +251,10 @@ PROBLEMS = {
                 _bits(np.zeros(10), np.full(10, 0.45), p, 0.1),
             )
             for suffix, p in (("", 2.0), ("-1.5", 1.5), ("-3", 3.0))
+        ),
+        Problem(
+            "subset", "5 of 10 items, |x - b|^2, b and the logits from N(0, 1)",
+            "the synthetic experiment of SIMPLE (arXiv 2210.01941)", _subset, _SUBSET, _SUBSET_REMARK, directions=True,
         ),
         Problem(
             "digits-elbo", "64 digits coded by 20 ten-way categoricals each, their cost given the code; a minute or more",
