@@ -103,7 +103,9 @@ def test_the_page(browser: Browser, tmp_path: Path) -> None:
     browser.open(page)
     assert browser.evaluate("document.title").startswith("bits: Bernoulli")
 
-    shown = "(() => { const i = document.images[0]; return [i.complete, i.naturalWidth, i.getBoundingClientRect().height]; })()"
+    shown = (
+        "(() => { const i = document.images[0]; return [i.complete, i.naturalWidth, i.getBoundingClientRect().height]; })()"
+    )
     complete, width, height = browser.evaluate(shown)
     assert complete
     assert width > 1000

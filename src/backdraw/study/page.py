@@ -18,7 +18,7 @@ _PAGE = """<!doctype html>
  content="default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'unsafe-inline'">
 <title>{title}</title>
 <style>
-body {{ font: 15px/1.45 system-ui, sans-serif; margin: 2rem auto; max-width: 76rem; padding: 0 1rem; color: #222; }}
+body {{ font: 15px/1.45 system-ui, sans-serif; margin: 2rem auto; max-width: 110rem; padding: 0 1rem; color: #222; }}
 table {{ border-collapse: collapse; font-variant-numeric: tabular-nums; }}
 th, td {{ padding: .25rem .6rem; text-align: right; border-bottom: 1px solid #ddd; white-space: nowrap; }}
 th:first-child, td:first-child {{ text-align: left; }}
@@ -27,7 +27,7 @@ th[aria-sort="ascending"] button::after {{ content: " \\2191"; }}
 th[aria-sort="descending"] button::after {{ content: " \\2193"; }}
 tr.flagged td {{ background: #fdecea; }}
 .wide {{ overflow-x: auto; }}
-img {{ max-width: 100%; }}
+img {{ max-width: min(100%, 76rem); }}
 </style>
 </head>
 <body>
