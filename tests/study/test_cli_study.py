@@ -205,7 +205,7 @@ def test_lists() -> None:
         assert result.exit_code == 0
         lines = result.output.splitlines()
         assert max(map(len, lines)) <= 100
-        assert set(names) <= {line.split()[0] for line in lines}
+        assert set(names) <= {line.split()[0] for line in lines if line}
 
 
 def test_backends(monkeypatch: pytest.MonkeyPatch) -> None:

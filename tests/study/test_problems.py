@@ -1,5 +1,6 @@
 """The built-in problems: f and its gradient against plain formulas, and that they can be measured."""
 
+import itertools
 from typing import Any
 
 import numpy as np
@@ -26,6 +27,7 @@ def plain(name: str) -> Any:
         return lambda x: (x - centres[name]) ** 2
     return {
         "shared-bernoulli": lambda x: ((x - np.asarray([0.6, 0.51, 0.48])) ** 2).sum(-1),
+        "subset": lambda x: ((x - np.random.default_rng(0).normal(size=(2, 10))[1]) ** 2).sum(-1),
         "normal-exponential": lambda x: np.exp(-x * x),
         "normal-cosine": np.cos,
     }.get(name)
@@ -65,6 +67,23 @@ def test_can_be_measured(name: str) -> None:
     assert len(report.rows) == 2
     assert report.reference.startswith("rloo" if continuous else "exact")
     assert not any(r.nan for r in report.rows)
+
+
+@pytest.mark.needs("numpy")
+def test_subset_is_simples() -> None:
+    """5 of 10 items; its gradient by going over the 252 subsets by hand."""
+    f, p = PROBLEMS["subset"].make(np)
+    every = np.asarray([[i in c for i in range(10)] for c in itertools.combinations(range(10), 5)], float)
+    logits = np.random.default_rng(0).normal(size=(2, 10))[0]
+    weights = np.exp(every @ logits)
+    probs = weights / weights.sum()
+    expected = (probs * f(every)) @ (every - probs @ every)
+    names = ("straight_through", "stochastic_softmax_hard", "rloo")
+    report = measure(f, p, names, 100, rng=KEY)
+    assert report.reference == "exact"
+    assert report.gradient_norm.value == pytest.approx(np.linalg.norm(expected), rel=1e-9)
+    simple, perturbed, rloo = (next(r.direction for r in report.rows if r.name == name) for name in names)
+    assert simple.low > perturbed.high > perturbed.low > rloo.high
 
 
 @pytest.mark.needs("numpy")

@@ -51,6 +51,9 @@ def overlay(curves: Curves) -> Figure:
         _scale(objective, curves)
         _finish(variance, curves, "variance of one gradient (trace)")
         variance.set_yscale("log")
+    seen = [e.value for c in curves.curves for e in c.variance if e.value > 0]
+    if seen:  # not the bands, some of which end nowhere
+        axes[0, 1].set_ylim(min(seen) / 3.0, 3.0 * max(seen))
     for ax in axes[:-1].flat:
         ax.set_xlabel("")
     return fig
@@ -77,6 +80,7 @@ def grid(curves: Curves) -> Figure:
 def _curve(ax: Axes, steps: tuple[int, ...], estimates: tuple[Estimate, ...], **style: Any) -> None:
     value, low, high = (np.asarray(x) for x in zip(*estimates, strict=True))
     shown = value != 0  # a variance of zero has no place on a logarithmic axis
+    style["marker"] = "." if np.count_nonzero(shown) == 1 else ""
     ax.plot(steps, np.where(shown, value, np.nan), linewidth=1.6, **style)
     least = np.where(shown, np.where(low > 0, low, value), np.nan)
     ax.fill_between(steps, least, np.where(shown, high, np.nan), color=style["color"], alpha=0.2, linewidth=0)

@@ -93,12 +93,8 @@ class Curves:
         tens = {10**i for i in range(1, 9)} | {self.steps[-1]}
         places = [i for i, n in enumerate(self.steps) if n in tens][-MARKS:]
         head = ["estimator", *(f"{self.steps[i]:,}" for i in places), "95 % interval", "variance"]
-        lines = [
-            self.title,
-            "",
-            f"{self.label}, after so many steps; its interval at the end; the variance of one gradient there.",
-            "",
-        ]
+        what = f"{self.label}, median of the trainings after so many steps; at the end also its 95 % interval, "
+        lines = [self.title, "", *textwrap.wrap(f"{what}and the variance of one gradient.", COLUMNS), ""]
         widths = [NAME, *(8 for _ in places), 18, 9]
         lines.append(_line(head, widths))
         for c in self.curves:

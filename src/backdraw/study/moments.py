@@ -163,13 +163,13 @@ def error(m: Moments, target: Target) -> Estimate:
     """Return the mean squared error, less what is the target's own."""
     own = target.variance
     spread = about(m.miss.mean - own, m.miss.error)
-    return Estimate(*(max(0.0, x) for x in spread)) if m.count > 1 else NOTHING
+    return Estimate(*(max(0.0, x) for x in spread)) if m.count > 1 and math.isfinite(spread.value) else NOTHING
 
 
 def cosine(m: Moments, target: Target) -> Estimate:
     """Return the cosine of the mean to the target, with the angles that the noise in both can turn them by."""
     lengths = float(np.linalg.norm(m.mean)), float(np.linalg.norm(target.mean))
-    if m.count < 2 or not all(lengths):
+    if m.count < 2 or not all(0.0 < x < math.inf for x in lengths):
         return NOTHING
     noises = math.sqrt(float(m.variances.sum()) / m.count), math.sqrt(target.variance)
     value = min(1.0, max(-1.0, float(m.mean @ target.mean) / lengths[0] / lengths[1]))
@@ -181,7 +181,7 @@ def cosine(m: Moments, target: Target) -> Estimate:
 
 def direction(m: Moments) -> Estimate:
     """Return the mean cosine of one gradient to the target; what is zero points nowhere, and counts as 0."""
-    known = m.count > 1 and bool(np.any(m.target))
+    known = m.count > 1 and 0.0 < float(np.linalg.norm(m.target)) < math.inf
     return about(m.aim.mean, m.aim.error) if known else NOTHING
 
 

@@ -22,7 +22,10 @@ def notes(report: Report) -> list[str]:
     """Return what must be said beside the numbers, a sentence each."""
     exact = report.reference == "exact"
     truth = "the exact gradient, by enumeration" if exact else f"the gradient by {report.reference}"
-    said = [f"Measured against {truth}; its norm is {_pair(report.gradient_norm)}."]
+    norm = report.gradient_norm
+    said = [
+        f"Measured against {truth}; " + (f"its norm is {_pair(norm)}." if math.isfinite(norm.value) else "it is not finite.")
+    ]
     said += [
         f"FLAGGED: {r.name} is stated to be unbiased, but z = {r.z:.3g} exceeds {r.bound:.2f}."
         for r in report.rows
