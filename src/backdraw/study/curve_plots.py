@@ -52,8 +52,8 @@ def overlay(curves: Curves) -> Figure:
         _finish(variance, curves, "variance of one gradient (trace)")
         variance.set_yscale("log")
     seen = [e.value for c in curves.curves for e in c.variance if e.value > 0]
-    if seen:  # not the bands, some of which end nowhere
-        axes[0, 1].set_ylim(min(seen) / 3.0, 3.0 * max(seen))
+    if seen:  # not the bands, some of which end nowhere, nor a last trace of what is all but zero
+        axes[0, 1].set_ylim(float(np.quantile(seen, 0.02)) / 3.0, 3.0 * max(seen))
     for ax in axes[:-1].flat:
         ax.set_xlabel("")
     return fig
