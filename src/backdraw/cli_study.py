@@ -80,6 +80,7 @@ def run(options: Options) -> None:
     make, path, problem = _maker(options.problem)
     training = _training(options, problem)
     extra, reference = (problem.estimators, problem.reference) if problem else ((), Problem.reference)
+    shared = problem is not None and problem.shared
     usual = (training.estimators or ESTIMATORS) if training else (*ESTIMATORS, *extra)
     repeats = options.repeats if options.repeats is not None else TRAININGS if training else REPEATS
     try:
@@ -100,7 +101,7 @@ def run(options: Options) -> None:
             if training is not None:
                 found = train(f, dist, training, entries, repeats, **more)
             else:
-                found = measure(f, dist, entries, repeats, reference=reference, **more)
+                found = measure(f, dist, entries, repeats, reference=reference, shared=shared, **more)
         except BackdrawError as error:
             fail(str(error))
     console.print(found.table(), markup=False)

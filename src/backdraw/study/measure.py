@@ -29,6 +29,7 @@ def measure(
     *,
     rng: Any = None,
     reference: int = 200_000,
+    shared: bool = False,
     progress: Progress | None = None,
     spread: Spread = map,
     problem: str = "",
@@ -51,6 +52,8 @@ def measure(
         As for `backdraw.draw`. A `backdraw.key` gives the same report, but for the times, on every backend.
     reference : int
         How many draws the reference takes where the exact gradient cannot be enumerated.
+    shared : bool
+        Whether all the parameters are one number: the gradient is then in that, the sum over the coordinates.
     progress : callable, optional
         Called as ``progress(done, total, estimator)`` after each block of repeats.
     spread : callable, optional
@@ -102,7 +105,7 @@ def measure(
     check_count("repeats", repeats, 2)
     check_count("reference", reference, 2 * DRAWS)
     entries = [with_surrogate(entry_of(e), f) for e in (ESTIMATORS if estimators is None else estimators)]
-    key, sampler = as_key(p.backend, rng, p.params[0]), Sampler(f, p)
+    key, sampler = as_key(p.backend, rng, p.params[0]), Sampler(f, p, shared=shared)
     truth, how = target(sampler, key, reference)
     runs, left_out = [], []
     for entry in entries:

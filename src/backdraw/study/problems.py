@@ -40,6 +40,8 @@ class Problem:
         How many draws the gradient takes where it cannot be enumerated.
     training : Training, optional
         How it is trained, if it can be.
+    shared : bool
+        Whether all the parameters are one number, in which the gradient is taken.
     directions : bool
         Whether the cosines of single gradients are printed, too.
     """
@@ -52,6 +54,7 @@ class Problem:
     remark: str = ""
     reference: int = 200_000
     training: Training | None = None
+    shared: bool = False
     directions: bool = False
 
 
@@ -210,12 +213,20 @@ _TOY_DRAWS = tuple(
     if entry.kind == "draw" and entry.gradient != "none" and name not in ("intermediate_loss", "gumbel_softmax")
 )
 _TOY_TRAINING = Training(
-    SGD(0.01), 50_000, (*_GRID, *_TOY_DRAWS, "rloo"), _true_kl, "KL(true || p), nats per categorical", 0.0, True, _GRID
-)
+    SGD(0.01), 50_000, (*_GRID, *_TOY_DRAWS, "rloo"), _true_kl, "KL(true || p), nats per categorical", 0.0, True, _GRID,
+    "The step sizes of intermediate_loss make no difference: the slope of the loss at a hard draw, -true / 1e-8 where the "
+    "draw is 0, carries even the smallest step to one and the same target, and p settles near true (1 - true), not at true. "
+    "Draws that hand that slope itself to the logits run off at the first step. What the loss itself descends to, as rloo "
+    "shows, is a vertex: it is no divergence from true.",
+)  # fmt: skip
 _TOY_REMARK = (
     "The loss of a hard draw has the slope -true / 1e-8 wherever the draw is 0, which is most of it: an estimator that takes "
     "the slope at hard draws is off by orders of magnitude, and only relaxed draws and those that take values of the loss "
     "alone give its gradient."
+)
+_SHARED_REMARK = (
+    "By enumeration, the variance of one gradient is 0.4384 for reinforce, 0.007275 for rloo, 0.006112 for unordered_set, "
+    "0.004650 for disarm, and 0 for those that go over all values."
 )
 _SUBSET = ("implicit_mle:step_size=0.1", "stochastic_softmax:temperature=0.1")
 _SUBSET_REMARK = (
@@ -238,8 +249,8 @@ PROBLEMS = {
             for suffix, t in (("", 0.49), ("-0.45", 0.45), ("-0.499", 0.499))
         ),
         Problem(
-            "shared-bernoulli", "3 bits at logit 0, sum_i (x_i - c_i)^2 for c = (.6, .51, .48); a gradient for each bit",
-            _LIU, _bits(np.zeros(3), (0.6, 0.51, 0.48), 2.0),
+            "shared-bernoulli", "3 bits at logit 0, sum_i (x_i - c_i)^2 for c = (.6, .51, .48); one logit for all",
+            _LIU, _bits(np.zeros(3), (0.6, 0.51, 0.48), 2.0), remark=_SHARED_REMARK, shared=True,
         ),
         Problem(
             "quadratic-categorical", "4 four-way categoricals, (x - 0.45)' Q (x - 0.45), Q random and positive",

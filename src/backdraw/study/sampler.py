@@ -33,8 +33,8 @@ Result = tuple[int, np.ndarray | None, float, str]  # the estimator, its gradien
 class Sampler:
     """The problem, and how its gradients are computed: a block of repeats at a time."""
 
-    def __init__(self, f: Callable[[Array], Array], p: Any) -> None:
-        self.f, self.p = f, p
+    def __init__(self, f: Callable[[Array], Array], p: Any, *, shared: bool = False) -> None:
+        self.f, self.p, self.shared = f, p, shared
         two = p.repeated(2).stopped()
         values = evaluate(f, backdraw.draw(two, shape=1, rng=Key(0, 0)), two)  # what is wrong with f is told here
         if values.ndim < 2:
@@ -98,7 +98,8 @@ class Sampler:
     def flat(self, grads: tuple[Array, ...]) -> Array:
         """Return gradients as rows."""
         be = self.p.backend
-        return be.xp.concat([be.xp.reshape(be.stop_gradient(g), (g.shape[0], -1)) for g in grads], axis=1)
+        rows = be.xp.concat([be.xp.reshape(be.stop_gradient(g), (g.shape[0], -1)) for g in grads], axis=1)
+        return be.xp.sum(rows, axis=1, keepdims=True) if self.shared else rows
 
     def run(self, step: Step, block: int) -> tuple[np.ndarray, float]:
         """Return the gradients of a block, and the seconds that they took."""
