@@ -268,7 +268,7 @@ PROBLEMS = {
             "the synthetic experiment of SIMPLE (arXiv 2210.01941)", _subset, _SUBSET, _SUBSET_REMARK, directions=True,
         ),
         Problem(
-            "digits-elbo", "64 digits coded by 20 ten-way categoricals each, their cost given the code; a minute or more",
+            "digits-elbo", "64 digits coded by 20 ten-way categoricals each, their cost given the code; takes minutes",
             "the model of backdraw train digits after 30 epochs", digits_elbo.make, reference=20_000,
         ),
         Problem("normal-quadratic", "Normal(1, 1.5), (x - 1)^2", _SURVEY, _normal(_square)),
