@@ -132,7 +132,7 @@ def train(
     >>> f = lambda x: (x - 0.49) ** 2
     >>> curves = train(f, backdraw.Bernoulli(np.array(0.0)), Training(SGD(10.0), 100), ["disarm"], rng=backdraw.key(0))
     >>> [round(curves.curves[0].objective[i].value, 3) for i in (0, -1)]
-    [0.25, 0.242]
+    [0.25, 0.241]
     """
     p: Any = dist if isinstance(dist, Distribution) else Categorical(dist)
     p = p.stopped()
