@@ -104,8 +104,12 @@ def application() -> "typer.Typer":
     @app.command("study", help=cli_study.STUDY)
     def study(
         problem: Annotated[
-            str, typer.Option(help="One of --list, or path/to/file.py:function for your own.")
-        ] = cli_study.PROBLEM,
+            list[str] | None,
+            typer.Option(
+                help="One of --list, or path/to/file.py:function for your own; may be given again.",
+                show_default=cli_study.PROBLEM,
+            ),
+        ] = None,
         estimator: Annotated[
             list[str] | None,
             typer.Option(help="Measure this one; may be given again. name:option=value,... sets options.", show_default="all"),
@@ -135,7 +139,9 @@ def application() -> "typer.Typer":
         if list_problems or properties:
             print(cli_study.listed() if list_problems else tabulate())
             return
-        chosen = cli_study.Options(problem, estimator or [], backend, repeats, seed, out, workers, scheduler, train, steps)
+        chosen = cli_study.Options(
+            problem or [cli_study.PROBLEM], estimator or [], backend, repeats, seed, out, workers, scheduler, train, steps
+        )
         cli_study.run(chosen)
 
     @app.command("backends")

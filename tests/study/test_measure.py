@@ -13,7 +13,8 @@ from backdraw.errors import InvalidTypeError, InvalidValueError
 from backdraw.estimators import ESTIMATORS, Entry
 from backdraw.estimators.expectation import attach
 from backdraw.study import measure, moments, sampler
-from backdraw.study.problems import PROBLEMS, power
+from backdraw.study.costs import power
+from backdraw.study.problems import PROBLEMS
 from backdraw.study.report import Report, Row
 
 KEY = backdraw.key(3)

@@ -11,7 +11,7 @@ from helpers import sigmoid, softmax
 import backdraw
 from backdraw.estimators import ESTIMATORS, Entry
 from backdraw.study import measure
-from backdraw.study.problems import cosine, power
+from backdraw.study.costs import cosine, power
 from backdraw.study.properties import HEAD, properties, tabulate
 
 pytestmark = pytest.mark.needs("numpy")

@@ -13,8 +13,9 @@ import backdraw
 from backdraw.errors import InvalidTypeError, InvalidValueError
 from backdraw.estimators import ESTIMATORS
 from backdraw.study.adam import SGD, Adam
+from backdraw.study.costs import power
 from backdraw.study.curves import Curves
-from backdraw.study.problems import PROBLEMS, power
+from backdraw.study.problems import PROBLEMS
 from backdraw.study.sampler import unfit
 from backdraw.study.spread import over_processes
 from backdraw.study.training import Training, points, train
