@@ -7,10 +7,10 @@ pass in float32 and return the gradient.
 from collections.abc import Callable
 
 import numpy as np
+from timing import Pair
 
 import backdraw
 
-Pair = tuple[Callable[[], object], Callable[[], object]]
 SHAPES = ((64, 10), (4096, 100), (1024, 50257))
 TEMPERATURE = 0.7
 

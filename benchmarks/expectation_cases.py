@@ -8,11 +8,11 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+from timing import Pair
 
 import backdraw
 from backdraw.estimators import ESTIMATORS
 
-Pair = tuple[Callable[[], object], Callable[[], object]]
 BATCH, LATENTS, CATEGORIES, SAMPLES, WIDTH = 128, 20, 10, 4, 64
 FEW = 3  # latents, for what goes over the joint values
 TEMPERATURE, SCALE = 0.5, 1.0

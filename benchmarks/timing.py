@@ -7,6 +7,8 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+Pair = tuple[Callable[[], object], Callable[[], object]]
+
 
 def side_by_side(ours: Callable[[], object], peer: Callable[[], object], seconds: float = 4.0) -> tuple[float, float, float]:
     """Median times of both, in turns, and the median of the ratio of neighbours."""
@@ -22,6 +24,16 @@ def _time(f: Callable[[], object]) -> float:
     start = time.perf_counter()
     f()
     return time.perf_counter() - start
+
+
+def compared(cases: dict[str, tuple[Callable[[], Pair], float]], seconds: float) -> str:
+    """A table of ours over what a user would run, from what makes the two by its name, and the goal for the ratio."""
+    lines = ["| case | ours, ms | peer, ms | ours / peer | goal |", "| --- | --- | --- | --- | --- |"]
+    for name, (make, goal) in cases.items():
+        mine, other, ratio = side_by_side(*make(), seconds)
+        lines.append(f"| {name} | {mine * 1e3:.2f} | {other * 1e3:.2f} | {ratio:.3g} | {goal:.3g} |")
+        print(lines[-1], flush=True)
+    return "\n".join(lines)
 
 
 def machine() -> str:

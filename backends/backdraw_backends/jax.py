@@ -117,6 +117,10 @@ class JaxBackend(Backend):
         """JAX's maximum."""
         return jnp.maximum(x, bound)
 
+    def clip(self, x: Array, low: float, high: float) -> Array:
+        """JAX's own."""
+        return jnp.clip(x, low, high)
+
     def invert_cdf(self, weights: Array, uniform: Array) -> Array:
         """Do as the base class, on edges that no empty interval moves: XLA sums in parallel, and its last bits vary."""
         edges = jax.lax.cummax(jnp.where(weights > 0, self.cumsum(weights), 0.0), axis=weights.ndim - 1)

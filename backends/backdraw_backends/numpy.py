@@ -132,6 +132,11 @@ class NumPyBackend(StandardBackend):
         blocks.add_to(fresh, self.raw(x))
         return fresh
 
+    def gather(self, x: Array, index: Array) -> Array:
+        """Take from the flat array: take_along_axis spends 15 microseconds on its arguments."""
+        first = x.shape[-1] * np.arange(x.size // x.shape[-1])
+        return x.reshape(-1).take(index + first.reshape((*x.shape[:-1], 1)))
+
     def row_max(self, x: Array) -> Array:
         """Maximum along the last axis."""
         return _reduce_rows(np.maximum, x)
@@ -157,6 +162,10 @@ class NumPyBackend(StandardBackend):
     def at_least(self, x: Array, bound: float) -> Array:
         """NumPy's maximum."""
         return np.maximum(x, bound)
+
+    def clip(self, x: Array, low: float, high: float) -> Array:
+        """Both bounds by ufuncs: numpy.clip, and that of array_api_compat even more, costs many times as much."""
+        return np.minimum(np.maximum(x, low), high)
 
     @np.errstate(over="ignore")
     def sigmoid(self, x: Array, temperature: float = 1.0) -> Array:

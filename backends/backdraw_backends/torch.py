@@ -143,6 +143,10 @@ class TorchBackend(Backend):
         """Torch's own kernel."""
         return torch.clamp_min(x, bound)
 
+    def clip(self, x: Array, low: float, high: float) -> Array:
+        """Torch's own kernel."""
+        return torch.clamp(x, low, high)
+
     def sigmoid(self, x: Array, temperature: float = 1.0) -> Array:
         """Torch's own kernel."""
         return torch.sigmoid(x if temperature == 1.0 else x / temperature)

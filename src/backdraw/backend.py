@@ -118,6 +118,10 @@ class Backend(ABC):
         """``fresh + x``, where `fresh` has the wider dtype and belongs to nobody: its memory may be used."""
         return fresh + x
 
+    def gather(self, x: Array, index: Array) -> Array:
+        """``take_along_axis`` along the last axis; the axes in front are the same."""
+        return self.xp.take_along_axis(x, index, axis=-1)
+
     def row_max(self, x: Array) -> Array:
         """Maximum along the last axis, which is kept with size 1."""
         return self.xp.max(x, axis=-1, keepdims=True)
@@ -141,6 +145,10 @@ class Backend(ABC):
     def at_least(self, x: Array, bound: float) -> Array:
         """``maximum(x, bound)``, NaN where x is."""
         return self.xp.where(x < bound, bound, x)
+
+    def clip(self, x: Array, low: float, high: float) -> Array:
+        """``minimum(maximum(x, low), high)``, NaN where x is."""
+        return self.xp.where(x < low, low, self.xp.where(x > high, high, x))
 
     def logsumexp(self, x: Array) -> Array:
         """``log(sum(exp(x)))`` along the last axis, which is kept with size 1; a row of -inf alone gives -inf."""
@@ -183,7 +191,7 @@ class Backend(ABC):
     def top_k(self, x: Array, k: int) -> tuple[Array, Array]:
         """Return the `k` largest values along the last axis, in descending order, and their indices."""
         index = self.xp.argsort(x, axis=-1, descending=True, stable=True)[..., :k]
-        return self.xp.take_along_axis(x, index, axis=-1), index
+        return self.gather(x, index), index
 
     def is_floating(self, dtype: Any) -> bool:
         """Whether a dtype is one of real floating numbers."""

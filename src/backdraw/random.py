@@ -253,7 +253,7 @@ def uniform_of_words(be: Backend, words: Array, dtype: Any) -> Array:
     xp = be.xp
     u = (xp.astype(words, dtype) + 0.5) * 2.0**-32
     # The top words round up to 1 in float32. (float64 holds every value exactly.)
-    return xp.clip(u, None, 1.0 - 2.0**-24) if xp.finfo(dtype).bits < 64 else u
+    return be.clip(u, 0.0, 1.0 - 2.0**-24) if xp.finfo(dtype).bits < 64 else u
 
 
 def noise(be: Backend, kind: str, rng: Any, shape: tuple[int, ...], like: Array, dtype: Any = None) -> Array:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import scipy.stats
 from helpers import Backend, Library, finite_difference, pulled
-from trees import arborescences, compiled, covariance_product, normal, probabilities
+from trees import arborescences, compiled, covariance_product, grid, normal, probabilities
 
 import backdraw
 from backdraw import Arborescence
@@ -77,8 +77,15 @@ def test_as_heavy_as_those_of_networkx(n: int) -> None:
 
 
 @pytest.mark.parametrize("scale", [1.0, 1000.0])
-def test_a_hundred_nodes(scale: float) -> None:
-    logits = (scale * np.random.default_rng(0).uniform(-1, 1, size=(100, 100))).astype(np.float32)
+@pytest.mark.parametrize("edges", [None, grid(10)], ids=["complete", "grid, both ways alike"])
+def test_a_hundred_nodes(edges: Any, scale: float) -> None:
+    rng = np.random.default_rng(0)
+    logits = np.full((100, 100), -np.inf, np.float32)
+    if edges:
+        first, second = np.transpose(edges)
+        logits[first, second] = logits[second, first] = scale * rng.uniform(-1, 1, size=len(edges))
+    else:
+        logits[...] = scale * rng.uniform(-1, 1, size=logits.shape)
     g = normal(100, 100).astype(np.float32)
     y, pullback = backdraw.vjp(lambda u: Arborescence(u).mean(), logits)
     np.testing.assert_allclose(y.sum(0), np.arange(100) > 0, atol=2e-6)

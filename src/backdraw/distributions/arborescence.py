@@ -4,95 +4,11 @@ from dataclasses import dataclass
 from numbers import Integral
 from typing import ClassVar
 
-import numpy as np
-
-from backdraw.backend import Array, Backend
-from backdraw.distributions import directed, trees
+from backdraw.backend import Array
 from backdraw.distributions.base import check_logits
-from backdraw.distributions.exponential_family import ExponentialFamily, finite, flat, scaled, square
+from backdraw.distributions.exponential_family import ExponentialFamily
+from backdraw.distributions.rooted import Rooted
 from backdraw.errors import InvalidTypeError, InvalidValueError
-
-
-@dataclass(frozen=True)
-class Rooted:
-    """The family of the arborescences of n nodes from a root; see `exponential_family.Family` for the methods."""
-
-    n: int
-    root: int
-
-    def _children(self, be: Backend, u: Array) -> Array:
-        """Matrix whose rows are the children, with the root as node 0; u has parents in rows, flat."""
-        order = np.asarray([self.root, *(i for i in range(self.n) if i != self.root)])
-        places = order[None, :] * self.n + order[:, None]
-        return square(be, be.xp.take(u, trees.constant(be, places.reshape(-1), u), axis=-1))
-
-    def _flat(self, be: Backend, matrix: Array) -> Array:
-        """Return the inverse of `_children`."""
-        place = np.argsort(np.asarray([self.root, *(i for i in range(self.n) if i != self.root)]))
-        places = place[None, :] * self.n + place[:, None]
-        return be.xp.take(flat(be, matrix), trees.constant(be, places.reshape(-1), matrix), axis=-1)
-
-    def _logits(self, be: Backend, z: Array) -> tuple[Array, Array]:
-        """Logits of the parents of each node, over their largest, and that: each node but the root has one parent."""
-        xp, logits = be.xp, self._children(be, z)
-        places = xp.arange(self.n, device=be.device(z))
-        logits = xp.where((places[:, None] == places) | (places[:, None] == 0), -xp.inf, logits)
-        top = finite(be, be.stop_gradient(xp.max(logits, axis=-1)))
-        return logits - top[..., None], top
-
-    def marginals(self, be: Backend, u: Array, t: Array | None = None, *, temperature: float) -> Array:
-        """Marginals alone."""
-        xp, logits = be.xp, self._logits(be, scaled(be, u, temperature if t is None else t))[0]
-        e = directed.eliminate(be, logits)
-        logs = logits + directed.transfer(be, e)
-        live = (logs > -xp.inf) & _exists(be, e)[..., None]
-        return self._flat(be, xp.where(live, xp.exp(xp.where(live, logs, 0.0)), 0.0))
-
-    def pulled(self, be: Backend, u: Array, packed: Array, g: Array, t: Array | None = None, *, temperature: float) -> Array:
-        """Covariance times g."""
-        xp, z = be.xp, scaled(be, u, temperature if t is None else t)
-        logits, _ = self._logits(be, z)
-        g = xp.where(logits > -xp.inf, self._children(be, xp.astype(g, xp.float64)), 0.0)
-        e = directed.eliminate(be, logits)
-        tau, scale = directed.tangent(be, logits, e, g)
-        logs = logits + scale
-        live = (logs > -xp.inf) & _exists(be, e)[..., None]
-        back = xp.where(live, xp.exp(xp.where(live, logs, 0.0)) * tau, 0.0) + self._children(be, packed) * g
-        return trees.with_product(be, self._flat(be, back), z)
-
-    def log_partition(self, be: Backend, u: Array) -> Array:
-        """Sum of the logs of what is eliminated: Tutte's determinant."""
-        xp = be.xp
-        logits, top = self._logits(be, scaled(be, u, 1.0))
-        return xp.sum(directed.eliminate(be, logits).total[..., 1:] + top[..., 1:], axis=-1, keepdims=True)
-
-    def heaviest(self, be: Backend, u: Array) -> Array:
-        """Eliminate with max in place of the sum, which finds what Chu, Liu and Edmonds' contractions do."""
-        with be.double():
-            return self._of(be, *directed.heaviest(be, self._logits(be, scaled(be, u, 1.0))[0]))
-
-    def tables(self, be: Backend, u: Array) -> Array:
-        """Logits, and the logs of the weights at elimination."""
-        logits, _ = self._logits(be, scaled(be, u, 1.0))
-        e = directed.eliminate(be, logits)
-        return be.xp.concat([flat(be, x) for x in (logits, e.rows, e.columns)], axis=-1)
-
-    def drawn(self, be: Backend, noise: Array, tables: Array) -> Array:
-        """Draw node by node against the elimination."""
-        size = self.n**2
-        logits, rows, columns = (square(be, tables[..., i * size : (i + 1) * size]) for i in range(3))
-        e = directed.Eliminated(rows, columns, be.logsumexp(rows)[..., 0])
-        parents = trees.draw_parents(be, logits, e.rows, e.columns, e.total, square(be, noise))
-        return self._of(be, parents, _exists(be, e))
-
-    def _of(self, be: Backend, parents: Array, exists: Array) -> Array:
-        places = be.xp.arange(self.n, dtype=parents.dtype, device=be.device(parents))
-        x = (parents[..., :, None] == places) & (places[:, None] != 0)
-        return self._flat(be, x & exists[..., None])
-
-
-def _exists(be: Backend, e: directed.Eliminated) -> Array:
-    return be.xp.all(e.total[..., 1:] > -be.xp.inf, axis=-1, keepdims=True)
 
 
 @dataclass(frozen=True, eq=False)

@@ -139,7 +139,7 @@ class Bernoulli(Distribution):
 
     def project(self, x: Array, step: Array, projection: str) -> Array:  # noqa: ARG002
         """Return the target of intermediate loss sampling: ``x - step`` clipped to [0, 1], whatever the `projection`."""
-        return self.backend.xp.clip(x - step, 0.0, 1.0)
+        return self.backend.clip(x - step, 0.0, 1.0)
 
     def gapped(self, x: Array, gap: float) -> Array:
         """Return the logits moved no further than to where x is their argmax by `gap`; no gradient."""

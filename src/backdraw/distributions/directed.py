@@ -18,7 +18,7 @@ weights may be of any size; with max in place of the sum of exponentials the eli
 from typing import Any, NamedTuple
 
 from backdraw.backend import Array, Backend
-from backdraw.distributions.star_mesh import assembled, blocks, grown, numbers, row_of, with_node
+from backdraw.distributions.elimination import assembled, blocks, grown, numbers, row_of, stacked
 from backdraw.distributions.trees import leads_to_root, with_parent
 
 
@@ -66,6 +66,12 @@ def _matrices(be: Backend, found: list[Array], like: Array, fill: float) -> tupl
     return assembled(be, left, like, fill), assembled(be, right, like, fill)
 
 
+def _with_node(be: Backend, x: Array, k: Array, row: Array, column: Array) -> Array:
+    """Put the row and the column of node k into matrices."""
+    here = be.xp.arange(x.shape[-1], device=be.device(x)) == k
+    return be.xp.where(here[:, None], row[..., None, :], be.xp.where(here, column[..., :, None], x))
+
+
 def eliminate(be: Backend, logits: Array) -> Eliminated:
     """Eliminate the nodes from the last to node 1."""
     xp, full, found = be.xp, logits, []
@@ -78,7 +84,7 @@ def eliminate(be: Backend, logits: Array) -> Eliminated:
             return _add(be, logits, mesh), xp.concat([row, column], axis=-1)
 
         logits, rows = be.scan(step, logits, numbers(be, logits, n - 1, left - 1, -1))
-        found.append(rows)
+        found.append(stacked(be, rows))
     rows, columns = _matrices(be, found, full, -xp.inf)
     return Eliminated(rows, columns, be.logsumexp(rows)[..., 0])
 
@@ -102,7 +108,7 @@ def heaviest(be: Backend, logits: Array) -> tuple[Array, Array]:
             return (xp.where(more, mesh, logits), xp.where(more, k, via)), row
 
         (logits, via), found = be.scan(step, state, numbers(be, logits, n - 1, left - 1, -1))
-        rows.append(found)
+        rows.append(stacked(be, found))
         vias.append(via)
     via = via[..., :1, :1]
     for outer in reversed(vias):  # each is final where one of its nodes is of its own block
@@ -112,7 +118,7 @@ def heaviest(be: Backend, logits: Array) -> tuple[Array, Array]:
     table = assembled(be, rows, full, -xp.inf)
 
     def choose(parents: Array, k: Array) -> tuple[Array, None]:
-        through = (xp.take_along_axis(via, parents[..., :, None], axis=-1)[..., 0] == k) & (places > 0) & (places < k)
+        through = (be.gather(via, parents[..., :, None])[..., 0] == k) & (places > 0) & (places < k)
         outside = xp.where(leads_to_root(be, parents, through) & (places < k), row_of(be, table, k), -xp.inf)
         # The first of the largest; argmax would ask JAX for 64-bit integers when it is compiled, where there are none.
         chosen = xp.min(xp.where(outside == be.row_max(outside), places, size), axis=-1, keepdims=True)
@@ -126,7 +132,9 @@ def heaviest(be: Backend, logits: Array) -> tuple[Array, Array]:
 class _Step:
     """What the recursion of T does with node k, in logs; T itself over a scale that no sum in it exceeds by much."""
 
-    def __init__(self, be: Backend, e: Eliminated, log_t: Array, k: Array) -> None:
+    # Where T is small because the terms of its sum cancel, the scale is not, and it is the scale that bounds tangents.
+
+    def __init__(self, be: Backend, e: Eliminated, log_t: Array, scale: Array, k: Array) -> None:
         n = log_t.shape[-1]
         xp = be.xp
         self.s = _finite(be, _column(be, e.total, k))[..., None]
@@ -134,7 +142,8 @@ class _Step:
         self.a = row_of(be, e.columns, k)[..., :n]
         self.u = be.logsumexp(log_t + self.p[..., None, :])[..., 0]  # log T[:k, k]
         x = be.logsumexp(xp.matrix_transpose(log_t) + self.a[..., None, :])[..., 0]
-        self.top = xp.where(x > 0, be.stop_gradient(x), 0.0)
+        bound = be.logsumexp(xp.matrix_transpose(scale) + self.a[..., None, :])[..., 0] if scale is not log_t else x
+        self.top = xp.where(bound > 0, be.stop_gradient(bound), 0.0)
         self.children = xp.sum(_exp(be, self.u + self.a, xp.zeros_like(x)), axis=-1, keepdims=True)
         value = xp.exp(-self.top) * (1.0 - self.children) + _exp(be, x, self.top)
         live = (xp.arange(n, device=be.device(log_t)) < k) & (_column(be, e.total, k)[..., None] > -xp.inf)
@@ -150,8 +159,8 @@ def transfer(be: Backend, e: Eliminated) -> Array:
     for n, left in _stages(e.total.shape[-1]):
 
         def step(log_t: Array, k: Array) -> tuple[Array, None]:
-            new = _Step(be, e, log_t, k)
-            return with_node(be, log_t, k, new.row, new.u), None
+            new = _Step(be, e, log_t, log_t, k)
+            return _with_node(be, log_t, k, new.row, new.u), None
 
         log_t = be.scan(step, _filled(be, log_t, n), numbers(be, log_t, left, n, 1))[0]
     return log_t
@@ -176,7 +185,7 @@ def tangent(be: Backend, logits: Array, e: Eliminated, g: Array) -> tuple[Array,
 
         def step(state: Any, k: Array, n: int = n) -> tuple[Any, None]:
             log_t, scale, tau = state
-            new = _Step(be, e, log_t, k)
+            new = _Step(be, e, log_t, scale, k)
             value = _exp(be, log_t, scale)
             dtotal = _column(be, ds, k)[..., None]
             dp, da = row_of(be, drows, k)[..., :n] - dtotal, row_of(be, dcolumns, k)[..., :n]
@@ -188,9 +197,9 @@ def tangent(be: Backend, logits: Array, e: Eliminated, g: Array) -> tuple[Array,
             change = xp.sum(sums, axis=-2) - xp.exp(-new.top) * xp.sum(dchildren, axis=-1, keepdims=True)
             row = xp.where(new.scale > -xp.inf, change - dtotal * new.value, 0.0)
             return (
-                with_node(be, log_t, k, new.row, new.u),
-                with_node(be, scale, k, new.scale, u_scale),
-                with_node(be, tau, k, row, du),
+                _with_node(be, log_t, k, new.row, new.u),
+                _with_node(be, scale, k, new.scale, u_scale),
+                _with_node(be, tau, k, row, du),
             ), None
 
         start = (_filled(be, log_t, n), _filled(be, scale, n), grown(be, tau, (n, n)))
@@ -217,5 +226,5 @@ def _tangent_of_logs(be: Backend, logits: Array, g: Array) -> tuple[Array, Array
             return (added, g + _exp(be, mesh, added) * (dmesh - g)), xp.concat([drow, dcolumn], axis=-1)
 
         (logits, g), rows = be.scan(step, state, numbers(be, g, n - 1, left - 1, -1))
-        found.append(rows)
+        found.append(stacked(be, rows))
     return _matrices(be, found, full, 0.0)

@@ -59,7 +59,7 @@ def odds(be: Backend, u: Array, k: int, temperature: float, *, exact: bool = Fal
     least, after = kth(be, u, k)
     mask = largest(be, be.stop_gradient(u), least, k)
     origin = xp.where(least > -xp.inf, least, 0.0)
-    half = xp.clip((origin - after) / (2.0 * temperature), None, _FAR)
+    half = be.clip((origin - after) / (2.0 * temperature), 0.0, _FAR)
     z = (u - origin) / temperature + half  # 0 lies halfway between the k-th and the next
     return Odds(z - _tau(be, be.stop_gradient(z), mask, half, exact), mask)
 
@@ -69,7 +69,7 @@ def _tau(be: Backend, z: Array, mask: Array, half: Array, exact: bool) -> Array:
     # whose derivative in tau is between -2 and -1, for every sigmoid in the top is larger than any below. A step with the
     # slope -1.5 therefore leaves at most a third of the error, at first log(n) or less; Newton's steps square it.
     xp = be.xp
-    e, faint = xp.exp(xp.clip(half - xp.abs(z), None, 0.0)), xp.exp(-half)
+    e, faint = xp.exp(be.clip(half - xp.abs(z), -_FAR, 0.0)), xp.exp(-half)
 
     def step(v: Array, _: Array, *, newton: bool = False) -> tuple[Array, None]:  # v = exp(tau)
         r = e / (faint * e + xp.where(mask, 1.0 / v, v))  # the sigmoids, over `faint`
@@ -99,7 +99,7 @@ def balanced(be: Backend, u: Array, k: int, temperature: float) -> Array:
     slope = be.row_sum(p * q)
     excess = be.row_sum(xp.where(mask, 0.0, p)) - be.row_sum(xp.where(mask, q, 0.0))
     step = xp.where(slope > 0, excess / xp.where(slope > 0, slope, 1.0), 0.0)
-    return x - xp.clip(step, -1.0, 1.0)  # by rounding errors, and any more in a row without a subset
+    return x - be.clip(step, -1.0, 1.0)  # by rounding errors, and any more in a row without a subset
 
 
 # ------------------------------------------------------------------------------------------------------ tables
@@ -239,13 +239,13 @@ def project(be: Backend, u: Array, k: int, temperature: float) -> Array:
     least, _ = kth(be, u, k)
     live = least > -xp.inf
     # y = clip(z - tau, 0, 1), and with the k-th largest z at 0 tau is in [-1, 0].
-    z = xp.clip((u - xp.where(live, least, 0.0)) / temperature, -1.0, 1.0)
+    z = be.clip((u - xp.where(live, least, 0.0)) / temperature, -1.0, 1.0)
     low, high = -xp.ones_like(least), xp.zeros_like(least)
 
     def halve(bracket: tuple[Array, Array], _: Array) -> tuple[tuple[Array, Array], None]:
         low, high = bracket
         tau = 0.5 * (low + high)
-        over = be.row_sum(xp.clip(z - tau, 0.0, 1.0)) > k
+        over = be.row_sum(be.clip(z - tau, 0.0, 1.0)) > k
         return (xp.where(over, tau, low), xp.where(over, high, tau)), None
 
     tau = be.scan(halve, (low, high), xp.arange(30, device=be.device(u)))[0][0]
@@ -255,4 +255,4 @@ def project(be: Backend, u: Array, k: int, temperature: float) -> Array:
         count = be.row_sum(free)
         ones = be.row_sum(be.cast(y >= 1, z.dtype))
         tau = xp.where(count > 0, (be.row_sum(free * z) + ones - k) / xp.where(count > 0, count, 1.0), tau)
-    return xp.where(live, xp.clip(z - tau, 0.0, 1.0), 0.0)
+    return xp.where(live, be.clip(z - tau, 0.0, 1.0), 0.0)

@@ -137,7 +137,7 @@ def scaled(be: Backend, u: Array, temperature: Any) -> Array:
     xp = be.xp
     u = xp.astype(u, xp.float64)
     bound = be.lowest(u) / 8.0
-    return xp.where(u > -xp.inf, xp.clip(u / temperature, bound, -bound), -xp.inf)
+    return xp.where(u > -xp.inf, be.clip(u / temperature, bound, -bound), -xp.inf)
 
 
 def flat(be: Backend, x: Array) -> Array:

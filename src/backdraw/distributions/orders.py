@@ -55,7 +55,7 @@ def first(be: Backend, u: Array, k: int) -> Array:
     """One-hot rows of the k largest in descending order, of equals the first; a row of zeros where nothing is left."""
     xp, n = be.xp, u.shape[-1]
     order = _order(be, u, k)
-    live = xp.take_along_axis(u, order, axis=-1) > -xp.inf
+    live = be.gather(u, order) > -xp.inf
     return be.one_hot(xp.where(live, order, n), n, u.dtype)
 
 
@@ -100,7 +100,7 @@ def _relaxed_sort_fwd(
     with be.double():
         s, live, count = _finite(be, u, temperature)
         if regularizer == "softsort":
-            z = -xp.abs(_differences(xp.take_along_axis(s, _order(be, u, k), axis=-1), s))
+            z = -xp.abs(_differences(be.gather(s, _order(be, u, k)), s))
         else:
             spread = xp.sum(live[..., None, :] * xp.abs(_differences(s, s)), axis=-1)
             z = _factors(be, s, count, k) * s[..., None, :] - spread[..., None, :]
@@ -126,7 +126,7 @@ def _relaxed_sort_bwd(
         h = be.softmax_vjp(y, be.cast(g, y.dtype))
         if regularizer == "softsort":  # of -|s_order(i) - s_j|
             order = _order(be, u, k)
-            pull = h * _signs(be, _differences(xp.take_along_axis(s, order, axis=-1), s))
+            pull = h * _signs(be, _differences(be.gather(s, order), s))
             back = pull - be.row_sum(pull) * be.one_hot(order, u.shape[-1], y.dtype)
             back = xp.sum(back, axis=-2)
         else:  # of (n + 1 - 2 i) s_j - sum_l |s_j - s_l|

@@ -191,6 +191,6 @@ def best(be: Backend, u: Array, w: Array) -> Array:
         state = xp.argmax(v, axis=-1)[..., None]
         path = state[None, ...]
         if following is not None:
-            path = markov.run(be, state, lambda s, table: xp.take_along_axis(table, s, axis=-1), xp.flip(following, axis=0))
+            path = markov.run(be, state, lambda s, table: be.gather(table, s), xp.flip(following, axis=0))
         path = xp.where(be.row_max(v)[None, ...] == -xp.inf, n, path)[..., 0]
         return be.cast(markov.from_front(be, be.one_hot(path, n, a.dtype), 2), u.dtype)

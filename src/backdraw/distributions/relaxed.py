@@ -40,7 +40,7 @@ class Rows:
         self.z, self.kept = self._read(x.dtype)
         # log p = log Gamma(n) + (n - 1) log t + sum(a) - n logsumexp(a), summed over a - logsumexp(a) and a share of the
         # rest: those terms are small where the sums are not.
-        a = xp.where(self.live, xp.clip(logits, -bound, bound) - self.t * self.z, 0.0)
+        a = xp.where(self.live, be.clip(logits, -bound, bound) - self.t * self.z, 0.0)
         total = be.logsumexp(xp.where(self.live, a, -xp.inf))
         self.log_weights = xp.where(self.live, a - xp.where(total == -xp.inf, 0.0, total), 0.0)
         self.n = be.at_least(xp.sum(be.cast(self.live, wide), axis=-1, keepdims=True), 1.0)

@@ -24,9 +24,8 @@ def inverse_cdf(be: Backend, logits: Array, uniform: Array) -> Array:
 
 def normalize(be: Backend, y: Array, x: Array) -> Array:  # noqa: ARG001
     """Clip at zero and divide by the sum, which is at least 1: the drawn entry's."""
-    xp = be.xp
-    clipped = xp.clip(y, 0.0, None)
-    return clipped / xp.clip(xp.sum(clipped, axis=-1, keepdims=True), 0.5, None)
+    clipped = be.at_least(y, 0.0)
+    return clipped / be.at_least(be.row_sum(clipped), 0.5)
 
 
 def project(be: Backend, y: Array, x: Array) -> Array:
@@ -34,12 +33,12 @@ def project(be: Backend, y: Array, x: Array) -> Array:
     # Held, Wolfe and Crowder 1974: q = max(y - tau, 0), tau fixed by the k largest entries that stay positive. The
     # drawn entry is 1, so anything under 0 falls away whatever tau is.
     xp = be.xp
-    z = xp.flip(xp.sort(xp.clip(y, 0.0, None), axis=-1), axis=-1)
+    z = xp.flip(xp.sort(be.at_least(y, 0.0), axis=-1), axis=-1)
     rank = be.cumsum(xp.ones_like(z))
     tau = (be.cumsum(z) - 1.0) / rank
     tau = xp.max(xp.where(z > tau, tau, -xp.inf), axis=-1, keepdims=True)
     live = xp.sum(x, axis=-1, keepdims=True) > 0
-    return xp.where(live, xp.clip(y - tau, 0.0, None), 0.0)
+    return xp.where(live, be.at_least(y - tau, 0.0), 0.0)
 
 
 def gapped(be: Backend, u: Array, x: Array, *, gap: float) -> Array:
@@ -83,10 +82,10 @@ def tempered(be: Backend, u: Array, temperature: Array, *, axis: int) -> Array:
 def _tempered(be: Backend, u: Array, temperature: Array, axis: int) -> tuple[Array, Array]:
     xp, u = be.xp, be.cast(u, be.wide(u.dtype))
     t = be.cast(temperature, u.dtype)
-    top = be.stop_gradient(xp.clip(xp.max(u, axis=axis, keepdims=True), be.lowest(u), None))
+    top = be.stop_gradient(be.at_least(xp.max(u, axis=axis, keepdims=True), be.lowest(u)))
     # Beyond -1000 the softmax is 0 in every dtype: cut there, so that the derivative in t has no 0 * inf.
     floor = -1000.0 * be.stop_gradient(t)
-    below = xp.maximum(u, xp.clip(top, 0.0, None) + be.lowest(u)) - top  # u - top, without overflow
+    below = xp.maximum(u, be.at_least(top, 0.0) + be.lowest(u)) - top  # u - top, without overflow
     kept = (below > floor) & (u > -xp.inf)  # in a row of -inf alone, top is no entry
     z = xp.where(kept, below, floor) / t
     return xp.where(u == -xp.inf, -xp.inf, z), kept

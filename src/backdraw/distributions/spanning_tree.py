@@ -5,9 +5,10 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from backdraw.backend import Array, Backend
-from backdraw.distributions import star_mesh, trees
+from backdraw.distributions import directed, star_mesh, trees
 from backdraw.distributions.base import check_logits
 from backdraw.distributions.exponential_family import ExponentialFamily, finite, flat, scaled, square
+from backdraw.distributions.rooted import Rooted
 from backdraw.errors import InvalidValueError
 
 _RANGE = 500.0  # exp(-500) is a normal float, and so is what products of such weights are compared with
@@ -31,65 +32,71 @@ class Graph:
     def _of_edges(self, be: Backend, matrix: Array) -> Array:
         return trees.of_edges(be, matrix, self.edges, self.count)
 
-    def _weights(self, be: Backend, z: Array, b: Array) -> Array:
-        """Weights over exp(b)."""
-        xp, logits = be.xp, self._matrix(be, z, -be.xp.inf)
-        live = logits > -xp.inf
-        return xp.where(live, xp.exp(xp.where(live, logits - b, 0.0)), 0.0)
-
-    def _either(self, be: Backend, z: Array, body: Callable[..., Array]) -> Array:
-        """``body(v, b, bottlenecks)`` with weights v over exp(b): b is the top of each row if all v fit, else bottlenecks."""
+    def _either(self, be: Backend, z: Array, fast: Callable[[Array, Array], Array], safe: Callable[[Array], Array]) -> Array:
+        """``fast(weights, top)``, the weights over exp(top), if they fit into floats, else ``safe(logits)``; of matrices."""
         xp, top = be.xp, _top(be, z)
 
-        def fast(z: Array) -> Array:
-            return body(self._weights(be, z, top[..., None]), top[..., None], None)
+        def weighed(z: Array) -> Array:
+            live = z > -xp.inf
+            w = xp.where(live, xp.exp(xp.where(live, z - top, 0.0)), 0.0)
+            return fast(self._matrix(be, w, 0.0), top)
 
-        def safe(z: Array) -> Array:
-            b = star_mesh.bottlenecks(be, self._matrix(be, z, -xp.inf))
-            return body(self._weights(be, z, b), b, b)
+        fits = xp.all((z > top - _RANGE) | (z == -xp.inf))
+        return be.either(fits, weighed, lambda z: safe(self._matrix(be, z, -xp.inf)), z)
 
-        return be.either(xp.all((z > top - _RANGE) | (z == -xp.inf)), fast, safe, z)
+    @property
+    def _rooted(self) -> Rooted:
+        """The same trees with their edges directed towards node 0; of weights of any size, at more cost."""
+        return Rooted(self.nodes, 0)
 
     def marginals(self, be: Backend, u: Array, t: Array | None = None, *, temperature: float) -> Array:
-        """Marginals, and the elimination's rows, the resistances and b, in rows."""
+        """Marginals, and in rows those of the elimination and the resistances, or the marginals of directed edges."""
         xp = be.xp
 
-        def body(v: Array, b: Array, bottlenecks: Array | None) -> Array:
-            e = star_mesh.eliminate(be, v, bottlenecks)
-            q = star_mesh.resistances(be, e, bottlenecks)
+        def fast(w: Array, top: Array) -> Array:  # noqa: ARG001
+            e = star_mesh.eliminate(be, w)
+            r = star_mesh.resistances(be, e)
             live = xp.all(e.total[..., 1:] > 0, axis=-1)[..., None]
-            m = xp.where(live, self._of_edges(be, v * q), 0.0)
-            return xp.concat([m, *(flat(be, x) for x in (e.rows, q, xp.broadcast_to(b, q.shape)))], axis=-1)
+            return xp.concat([xp.where(live, self._of_edges(be, w * r), 0.0), flat(be, e.rows), flat(be, r)], axis=-1)
 
-        return self._either(be, scaled(be, u, temperature if t is None else t), body)
+        def safe(logits: Array) -> Array:
+            m = self._rooted.marginals(be, flat(be, logits), temperature=1.0)
+            return xp.concat([self._both_ways(be, m), m, xp.zeros_like(m)], axis=-1)
+
+        return self._either(be, scaled(be, u, temperature if t is None else t), fast, safe)
+
+    def _both_ways(self, be: Backend, x: Array) -> Array:
+        """Sum of what is of an edge's two directions, in rows."""
+        matrix = square(be, x)
+        return self._of_edges(be, matrix + be.xp.matrix_transpose(matrix))
 
     def pulled(self, be: Backend, u: Array, packed: Array, g: Array, t: Array | None = None, *, temperature: float) -> Array:
         """Covariance times g."""
         xp, count, size = be.xp, self.count, self.nodes**2
-        rows, q, b = (square(be, packed[..., count + i * size : count + (i + 1) * size]) for i in range(3))
-        z, g = scaled(be, u, temperature if t is None else t), xp.astype(g, xp.float64)
+        first, second = packed[..., count : count + size], packed[..., count + size :]
+        z, g = scaled(be, u, temperature if t is None else t), self._matrix(be, xp.astype(g, xp.float64), 0.0)
 
-        def body(bottlenecks: Array | None) -> Array:
-            e = star_mesh.eliminated(be, rows, bottlenecks)
-            v = self._weights(be, z, b)
-            dv = v * self._matrix(be, g, 0.0)
-            return self._of_edges(be, dv * q + v * star_mesh.tangent(be, e, q, bottlenecks, dv))
+        def fast(w: Array, top: Array) -> Array:  # noqa: ARG001
+            dw, r = w * g, square(be, second)
+            return self._of_edges(be, dw * r + w * star_mesh.tangent(be, star_mesh.eliminated(be, square(be, first)), r, dw))
 
-        constant = xp.all(b == b[..., :1, :1])
+        def safe(logits: Array) -> Array:
+            back = self._rooted.pulled(be, flat(be, logits), first, flat(be, g), temperature=1.0)
+            return self._both_ways(be, back[..., :-1])
+
         live = xp.any(packed[..., :count] > 0, axis=-1, keepdims=True) & (z > -xp.inf)
-        back = xp.where(live, be.either(constant, lambda _: body(None), body, b), 0.0)
-        return trees.with_product(be, back, z)
+        return trees.with_product(be, xp.where(live, self._either(be, z, fast, safe), 0.0), z)
 
     def log_partition(self, be: Backend, u: Array) -> Array:
         """Sum of the logs of what is eliminated: Kirchhoff's determinant."""
-        z = scaled(be, u, 1.0)
-        shift = _top(be, z) * (self.nodes - 1)
 
-        def body(v: Array, b: Array, bottlenecks: Array | None) -> Array:  # noqa: ARG001
-            value = star_mesh.log_partition(be, star_mesh.eliminate(be, v, bottlenecks))[..., None]
-            return value + shift if bottlenecks is None else value
+        def fast(w: Array, top: Array) -> Array:
+            return star_mesh.log_partition(be, star_mesh.eliminate(be, w))[..., None] + top * (self.nodes - 1)
 
-        return self._either(be, z, body)
+        def safe(logits: Array) -> Array:
+            return self._rooted.log_partition(be, flat(be, logits))
+
+        return self._either(be, scaled(be, u, 1.0), fast, safe)
 
     def heaviest(self, be: Backend, u: Array) -> Array:
         """Prim's algorithm from node 0."""
@@ -100,11 +107,14 @@ class Graph:
         """Logits of all pairs of nodes, and the logs of the weights at elimination."""
         xp, z = be.xp, scaled(be, u, 1.0)
 
-        def body(v: Array, b: Array, bottlenecks: Array | None) -> Array:
-            rows = star_mesh.eliminate(be, v, bottlenecks).rows
-            return flat(be, xp.where(rows > 0, xp.log(xp.where(rows > 0, rows, 1.0)) + b, -xp.inf))
+        def fast(w: Array, top: Array) -> Array:
+            rows = star_mesh.eliminate(be, w).rows
+            return flat(be, xp.where(rows > 0, xp.log(xp.where(rows > 0, rows, 1.0)) + top[..., None], -xp.inf))
 
-        return xp.concat([flat(be, self._matrix(be, z, -xp.inf)), self._either(be, z, body)], axis=-1)
+        def safe(logits: Array) -> Array:
+            return flat(be, directed.eliminate(be, logits).rows)
+
+        return xp.concat([flat(be, self._matrix(be, z, -xp.inf)), self._either(be, z, fast, safe)], axis=-1)
 
     def drawn(self, be: Backend, noise: Array, tables: Array) -> Array:
         """Draw node by node against the elimination."""

@@ -118,7 +118,7 @@ def _sparse_bit(be: Backend, u: Array, *, temperature: float, regularizer: str) 
 
 
 def _difference(be: Backend, u: Array, temperature: float, regularizer: str) -> Array:
-    return be.xp.clip(u / (temperature if regularizer == "euclidean" else 2.0 * temperature), -1.0, 1.0)
+    return be.clip(u / (temperature if regularizer == "euclidean" else 2.0 * temperature), -1.0, 1.0)
 
 
 def _sparse_bit_vjp(
@@ -161,7 +161,7 @@ def _stretched_fwd(
 
 def _stretched(be: Backend, u: Array, *, temperature: float, limits: tuple[float, float]) -> Array:
     low, high = limits
-    return be.xp.clip(be.sigmoid(u, temperature) * (high - low) + low, 0.0, 1.0)
+    return be.clip(be.sigmoid(u, temperature) * (high - low) + low, 0.0, 1.0)
 
 
 def _stretched_vjp(

@@ -14,7 +14,7 @@ def scaled(be: Backend, x: Array, temperature: float = 1.0) -> Array:
     z = be.cast(x, xp.float64)
     if xp.finfo(x.dtype).bits == 64:  # only there may a quotient or a sum of several overflow
         bound = HUGE * min(temperature, 1.0)
-        z = xp.where(z == -xp.inf, -xp.inf, xp.clip(z, -bound, bound))
+        z = xp.where(z == -xp.inf, -xp.inf, be.clip(z, -bound, bound))
     return z if temperature == 1.0 else z / temperature
 
 

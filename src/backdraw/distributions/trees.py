@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from backdraw.backend import Array, Backend
-from backdraw.distributions.star_mesh import numbers, row_of
+from backdraw.distributions.elimination import numbers, row_of
 from backdraw.errors import InvalidTypeError, InvalidValueError
 
 Edges = tuple[tuple[int, int], ...]
@@ -102,24 +102,25 @@ def with_product(be: Backend, back: Array, z: Array) -> Array:
 def prim(be: Backend, weights: Array) -> tuple[Array, Array]:
     """Return the parents of the nodes in the heaviest tree from node 0, and whether there is one (last axis of size 1)."""
     # The next node is the one with the heaviest edge to the tree, the first of equals, and its edge leads to the node that
-    # joined first of those with such an edge.
-    xp = be.xp
-    best = weights[..., 0, :]
-    joined = xp.argmax(best, axis=-1, keepdims=True)
-    places = xp.arange(weights.shape[-1], dtype=joined.dtype, device=be.device(weights))
-    state = (best, xp.zeros_like(best, dtype=joined.dtype), xp.broadcast_to(places == 0, best.shape))
+    # joined first of those with such an edge. Nodes in the tree have inf as their best edge: no other is better.
+    xp, n, batch = be.xp, weights.shape[-1], weights.shape[:-2]
+    best = xp.reshape(weights[..., 0, :], (-1, n))
+    places = xp.arange(n, device=be.device(weights))
+    state = (xp.where(places == 0, xp.inf, best), xp.zeros_like(best, dtype=places.dtype))
+    rows = xp.reshape(weights, (-1, n))
+    first = n * xp.arange(best.shape[0], dtype=places.dtype, device=be.device(weights))
 
-    def step(state: Any, _: Array) -> tuple[Any, None]:
-        best, parents, inside = state
-        node = xp.argmax(xp.where(inside, -xp.inf, best), axis=-1, keepdims=True)
-        inside = inside | (places == node)
-        row = xp.take_along_axis(weights, xp.broadcast_to(node[..., None], (*best.shape[:-1], 1, best.shape[-1])), axis=-2)
-        row = row[..., 0, :]
-        better = (row > best) & ~inside
-        return (xp.where(better, row, best), xp.where(better, node, parents), inside), None
+    def step(state: tuple[Array, Array], _: Array) -> tuple[tuple[Array, Array], None]:
+        best, parents = state
+        node = xp.argmax(xp.where(best == xp.inf, -xp.inf, best), axis=-1)
+        row, node = xp.take(rows, first + node, axis=0), node[:, None]
+        better = row > best
+        best = xp.where(better, row, best)
+        return (xp.where(places == node, xp.inf, best), xp.where(better, node, parents)), None
 
-    best, parents, _ = be.scan(step, state, places[1:])[0]
-    return parents, xp.all((best > -xp.inf) | (places == 0), axis=-1, keepdims=True)
+    parents = xp.reshape(be.scan(step, state, places[1:])[0][1], (*batch, n))
+    own = be.gather(weights, parents[..., None])[..., 0]
+    return parents, xp.all((own > -xp.inf) | (places == 0), axis=-1, keepdims=True)
 
 
 # ------------------------------------------------------------------------------------------------------ exact draws
@@ -139,8 +140,8 @@ def draw_parents(be: Backend, logits: Array, log_rows: Array, log_columns: Array
 
     def step(parents: Array, k: Array) -> tuple[Array, None]:
         # log of w[i, j] w[j, l] / s[j] for the parent l of i: j in rows, i in columns
-        came = columns + xp.take_along_axis(rows, xp.broadcast_to(parents[..., None, :], size), axis=-1)
-        own = xp.take_along_axis(logits, parents[..., :, None], axis=-1)[..., 0]
+        came = columns + be.gather(rows, xp.broadcast_to(parents[..., None, :], size))
+        own = be.gather(logits, parents[..., :, None])[..., 0]
         of_k, u = row_of(be, came, k), row_of(be, uniforms, k)
         some = (of_k > -xp.inf) & (places > 0) & (places < k)
         base = xp.where(some, of_k, 0.0)
@@ -160,7 +161,7 @@ def leads_to_root(be: Backend, parents: Array, through: Array) -> Array:
     xp, n = be.xp, parents.shape[-1]
     found = xp.where(through, xp.arange(n, dtype=parents.dtype, device=be.device(parents)), parents)
     for _ in range((n - 1).bit_length()):  # twice as far each time
-        found = xp.take_along_axis(found, found, axis=-1)
+        found = be.gather(found, found)
     return found == 0
 
 
@@ -168,5 +169,5 @@ def with_parent(be: Backend, parents: Array, k: Array, chosen: Array, through: A
     """Let node k lead to the chosen one, and those in `through` to k."""
     xp, n = be.xp, parents.shape[-1]
     places = xp.arange(n, dtype=parents.dtype, device=be.device(parents))
-    chosen = xp.astype(xp.clip(chosen, None, n - 1), parents.dtype)
+    chosen = xp.astype(xp.where(chosen < n, chosen, n - 1), parents.dtype)
     return xp.where(places == k, chosen, xp.where(through, k, parents))

@@ -226,7 +226,7 @@ def _largest(be: Backend, utilities: Array, logp: Array, k: int) -> tuple[Array,
         index = xp.argmax(utilities, axis=-1, keepdims=True)
         if places is None:
             places = xp.arange(logp.shape[-1], dtype=index.dtype, device=be.device(index))
-        found.append((index, xp.take_along_axis(logp, index, axis=-1)))
+        found.append((index, be.gather(logp, index)))
         utilities, logp = (xp.where(index == places, -xp.inf, u) for u in (utilities, logp))
     numbers, log_probs = (xp.concat(list(each), axis=-1) for each in zip(*found, strict=True))
     return numbers, log_probs, logp
