@@ -232,9 +232,10 @@ class Course:
         carry: Any = (parameters, optimizer.init(parameters))
         seen, before = [], 0
         for point in self.points:
-            if point > before:  # as one program, where the backend compiles
-                carry = be.scan(step, carry, numbers(*range(before, point)))[0]
-                before = point
+            while before < point:  # in powers of two, so that a backend which compiles has few programs to make
+                ahead = 2 ** ((point - before).bit_length() - 1)
+                carry = be.scan(step, carry, numbers(*range(before, before + ahead)))[0]
+                before += ahead
             seen.append(to_numpy(be.scan(look, carry[0], numbers(point))[1][0, ...]))
         values = np.asarray(seen)  # points, (objective, variance), trainings
         kept = values[:, :, np.all(np.isfinite(values), axis=(0, 1))]
