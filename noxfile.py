@@ -70,7 +70,9 @@ def types(session: nox.Session) -> None:
 @nox.parametrize("versions", ["newest", "oldest"])
 def tests_numpy(session: nox.Session, versions: str) -> None:
     """Test with NumPy alone, the newest and the oldest supported."""
-    session.install("-e", ".[cli]", *group("test"), *(OLDEST if versions == "oldest" else []))
+    # The newest with what spreads a study over processes and machines, too.
+    extra, pinned = ("cli,study", []) if versions == "newest" else ("cli", OLDEST)
+    session.install("-e", f".[{extra}]", *group("test"), *pinned)
     run_pytest(session, "numpy")
 
 

@@ -12,7 +12,7 @@ project = "backdraw"
 author = copyright = "the backdraw developers"
 version = release = backdraw.__version__
 
-extensions = ["sphinx.ext.autodoc", "sphinx.ext.mathjax", "numpydoc"]
+extensions = ["sphinx.ext.autodoc", "sphinx.ext.mathjax", "numpydoc", "myst_parser"]
 html_theme = "alabaster"
 default_role = "literal"
 autodoc_typehints = "none"  # numpydoc says the types, with shapes

@@ -104,18 +104,32 @@ def application() -> "typer.Typer":
     @app.command("study", help=cli_study.STUDY)
     def study(
         problem: Annotated[
-            str, typer.Option(help="One of --list, or path/to/file.py:function for your own.")
-        ] = cli_study.PROBLEM,
+            list[str] | None,
+            typer.Option(
+                help="One of --list, or path/to/file.py:function for your own; may be given again.",
+                show_default=cli_study.PROBLEM,
+            ),
+        ] = None,
         estimator: Annotated[
             list[str] | None,
             typer.Option(help="Measure this one; may be given again. name:option=value,... sets options.", show_default="all"),
         ] = None,
         backend: Annotated[str, typer.Option(help="What computes: numpy, torch, jax or cupy, in float64.")] = DEFAULT.backend,
-        repeats: Annotated[int, typer.Option(help="Independent gradients of each estimator.")] = 1000,
+        repeats: Annotated[
+            int | None,
+            typer.Option(
+                help="Independent gradients of each estimator, or trainings.",
+                show_default=f"{cli_study.REPEATS}, trainings {cli_study.TRAININGS}",
+            ),
+        ] = None,
         seed: Annotated[int, typer.Option(help="Of the draws.")] = 0,
         out: Annotated[Path, typer.Option(help="The folder to write to; made if it is not there.")] = Path(),
         workers: Annotated[int, typer.Option(help="Processes to spread the repeats over; -1 is one for each core.")] = 1,
         scheduler: Annotated[str, typer.Option(help="A Dask scheduler to spread them over instead, tcp://host:port.")] = "",
+        train: Annotated[
+            bool, typer.Option("--train", help="Train with each estimator instead, and draw the curves.")
+        ] = False,
+        steps: Annotated[int | None, typer.Option(help="How long, with --train.", show_default="the problem's")] = None,
         list_problems: Annotated[bool, typer.Option("--list", help="Print the built-in problems, and end.")] = False,
         properties: Annotated[
             bool, typer.Option("--properties", help="Print what is stated of every estimator, and end.")
@@ -125,7 +139,9 @@ def application() -> "typer.Typer":
         if list_problems or properties:
             print(cli_study.listed() if list_problems else tabulate())
             return
-        chosen = cli_study.Options(problem, estimator or [], backend, repeats, seed, out, workers, scheduler)
+        chosen = cli_study.Options(
+            problem or [cli_study.PROBLEM], estimator or [], backend, repeats, seed, out, workers, scheduler, train, steps
+        )
         cli_study.run(chosen)
 
     @app.command("backends")

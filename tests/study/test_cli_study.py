@@ -88,6 +88,26 @@ def test_a_file_of_ones_own(tmp_path: Any) -> None:
     assert dict(report.left_out)["straight_through"] == "it needs the gradient of f, which is a black box to numpy"
 
 
+@pytest.mark.usefixtures("small")
+def test_several_problems_have_a_folder_each(tmp_path: Any) -> None:
+    options = ("--estimator", "rloo", "--repeats", 20, "--workers", 1)
+    theirs = mine(tmp_path, GOOD)
+    names = {"shared-bernoulli": "shared-bernoulli", "subset": "subset", theirs: "mine-make_problem"}
+    problems = [part for name in names for part in ("--problem", name)]
+    result = run("study", *problems, *options, "--out", tmp_path / "out")
+    assert result.exit_code == 0, result.output
+    assert {p.name for p in (tmp_path / "out").iterdir()} == set(names.values())
+    for name, folder in names.items():
+        together = Report.from_json((tmp_path / "out" / folder / "study.json").read_text())
+        assert together.problem == name
+        assert run("study", "--problem", name, *options, "--out", tmp_path / "alone").exit_code == 0
+        alone = Report.from_json((tmp_path / "alone" / "study.json").read_text())
+        assert (alone.rows[0].bias, alone.rows[0].variance) == (together.rows[0].bias, together.rows[0].variance)
+    wrong = run("study", *problems, "--problem", "subst", *options, "--out", tmp_path / "none")
+    assert "did you mean subset?" in wrong.stderr
+    assert not (tmp_path / "none").exists()
+
+
 @pytest.mark.parametrize(
     ("text", "said"),
     [
@@ -205,7 +225,7 @@ def test_lists() -> None:
         assert result.exit_code == 0
         lines = result.output.splitlines()
         assert max(map(len, lines)) <= 100
-        assert set(names) <= {line.split()[0] for line in lines}
+        assert set(names) <= {line.split()[0] for line in lines if line}
 
 
 def test_backends(monkeypatch: pytest.MonkeyPatch) -> None:

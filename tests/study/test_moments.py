@@ -74,3 +74,24 @@ def test_rare_gradients_among_many_raise_no_flag() -> None:
     target = moments.Target(truth, np.zeros(2000), probes, np.zeros(50))
     assert moments.largest_z(probed, target, 0.0) < moments.bound(2000)
     assert moments.largest_z(probed, dataclasses.replace(target, probes=probes + 50.0), 0.0) > moments.bound(2000)
+
+
+def test_directions_are_cosines() -> None:
+    rng = np.random.default_rng(2)
+    target, grads = np.asarray([1.0, 2.0, -0.5]), rng.normal((1.0, 1.5, 0.0), 1.0, size=(500, 3))
+    grads[0] = 0.0  # points nowhere
+    m = moments.Moments(target)
+    for block in np.split(grads, 5):
+        m.add(block)
+    with np.errstate(invalid="ignore"):
+        cosine = lambda to: np.nan_to_num(grads @ to / np.linalg.norm(grads, axis=1)) / np.linalg.norm(to)  # noqa: E731
+        each, around = cosine(target), cosine(grads.mean(axis=0))
+    found = moments.direction(m)
+    assert found.value == pytest.approx(each.mean())
+    assert found.high - found.value == pytest.approx(moments.WIDTH * each.std(ddof=1) / 500**0.5)
+    found = moments.scatter(m)
+    assert found.value == pytest.approx(1.0 - around.mean())
+    assert found.high - found.value > moments.WIDTH * around.std() / 500**0.5
+    lost = moments.Moments(np.full(3, np.nan))
+    lost.add(grads)
+    assert all(math.isnan(e.value) for e in (moments.direction(lost), moments.error(lost, exact(lost.target))))

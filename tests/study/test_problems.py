@@ -1,5 +1,6 @@
 """The built-in problems: f and its gradient against plain formulas, and that they can be measured."""
 
+import itertools
 from typing import Any
 
 import numpy as np
@@ -8,7 +9,7 @@ from helpers import Library, finite_difference
 
 import backdraw
 from backdraw.errors import InvalidTypeError
-from backdraw.study import digits, digits_elbo, measure
+from backdraw.study import digits, digits_elbo, measure, moments
 from backdraw.study.problems import PROBLEMS, check_made
 
 KEY = backdraw.key(0)
@@ -26,6 +27,7 @@ def plain(name: str) -> Any:
         return lambda x: (x - centres[name]) ** 2
     return {
         "shared-bernoulli": lambda x: ((x - np.asarray([0.6, 0.51, 0.48])) ** 2).sum(-1),
+        "subset": lambda x: ((x - np.random.default_rng(0).normal(size=(2, 10))[1]) ** 2).sum(-1),
         "normal-exponential": lambda x: np.exp(-x * x),
         "normal-cosine": np.cos,
     }.get(name)
@@ -65,6 +67,49 @@ def test_can_be_measured(name: str) -> None:
     assert len(report.rows) == 2
     assert report.reference.startswith("rloo" if continuous else "exact")
     assert not any(r.nan for r in report.rows)
+
+
+@pytest.mark.needs("numpy")
+def test_variances_of_the_shared_logit_by_enumeration() -> None:
+    """Those that are told with the problem; in the logit of all three bits, at 0."""
+    f, p = PROBLEMS["shared-bernoulli"].make(np)
+    x = np.asarray(list(itertools.product([0.0, 1.0], repeat=3)))
+    values, score = f(x), (x - 0.5).sum(-1)
+    truth = (values * score).mean()
+    other, chance = values[::-1], 1 / 8  # of the opposite bits; of each value
+    low, mix = chance * values[:, None] + (1 - chance) * values, ~np.eye(8, dtype=bool)
+    unordered = (score[:, None] * (values[:, None] - low) + score * (values - low.T)) / 2
+    exact = {
+        "reinforce": ((values * score) ** 2).mean(),
+        "rloo": (((values[:, None] - values) * (score[:, None] - score) / 2) ** 2).mean(),
+        "unordered_set": (unordered[mix] ** 2).mean(),
+        "disarm": (((values - other) * score / 2) ** 2).mean(),
+    }
+    report = measure(f, p, [*exact, "exact"], 4000, rng=KEY, shared=PROBLEMS["shared-bernoulli"].shared)
+    assert report.coordinates == 1
+    assert report.gradient_norm.value == pytest.approx(abs(truth)) == pytest.approx(0.045)
+    for row in report.rows:
+        if row.name != "exact":
+            variance = exact[row.name] - truth**2
+            assert f"{variance:.4g}" in PROBLEMS["shared-bernoulli"].remark
+            assert abs(row.variance.value - variance) < 4.5 / moments.WIDTH * (row.variance.high - row.variance.value)
+
+
+@pytest.mark.needs("numpy")
+def test_subset_is_simples() -> None:
+    """5 of 10 items; its gradient by going over the 252 subsets by hand."""
+    f, p = PROBLEMS["subset"].make(np)
+    every = np.asarray([[i in c for i in range(10)] for c in itertools.combinations(range(10), 5)], float)
+    logits = np.random.default_rng(0).normal(size=(2, 10))[0]
+    weights = np.exp(every @ logits)
+    probs = weights / weights.sum()
+    expected = (probs * f(every)) @ (every - probs @ every)
+    names = ("straight_through", "stochastic_softmax_hard", "rloo")
+    report = measure(f, p, names, 100, rng=KEY)
+    assert report.reference == "exact"
+    assert report.gradient_norm.value == pytest.approx(np.linalg.norm(expected), rel=1e-9)
+    simple, perturbed, rloo = (next(r.direction for r in report.rows if r.name == name) for name in names)
+    assert simple.low > perturbed.high > perturbed.low > rloo.high
 
 
 @pytest.mark.needs("numpy")

@@ -28,6 +28,7 @@ def made(
     fields: dict[str, Any] = {
         "name": name, "stated": stated, "repeats": 1000, "complete": True, "nan": 0, "bias": e(bias), "bias_error": 0.0,
         "z": 1.0, "bound": 4.5, "flagged": False, "variance": e(variance), "error": e(variance + bias**2), "cosine": e(0.9),
+        "direction": e(0.5), "scatter": e(0.5),
         "seconds": e(seconds), "work": e(variance * seconds),
     }  # fmt: skip
     return Row(**{**fields, **more})
@@ -114,7 +115,7 @@ def test_page_is_self_contained() -> None:
     assert "default-src 'none'" in text  # and a browser enforces it
     cells = page.rows[1:]
     assert [c[0] for c in cells] == [r.name for r in WILD.rows]
-    assert {len(c) for c in cells} == {10}
+    assert {len(c) for c in cells} == {12}
     assert float(page.keys[3][5] or "nan") == 99999.5
     assert page.keys[4][5] == ""
     assert "a &lt;toy&gt;" in text

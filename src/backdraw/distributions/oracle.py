@@ -27,7 +27,7 @@ class Oracle(Distribution):
 
     Parameters
     ----------
-    logits : array, shape (..., *event)
+    logits : array, shape (..., \*event)
         Utilities of the parts of a solution. Any real floating dtype.
     argmax : callable
         The solver, for NumPy: takes utilities of shape ``(n, *event)``, n problems in float32 or float64, and returns their

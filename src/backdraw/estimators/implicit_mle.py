@@ -197,7 +197,7 @@ def adaptive_step(
     ----------
     state : StepState or float
         The last one, or the first step size, to start with; AIMLE starts with a running mean of the target.
-    gradient : array, shape (..., *event)
+    gradient : array, shape (..., \*event)
         The gradient in the logits that ``implicit_mle(logits, step_size=state.step_size, relative=True)`` gave.
     event_ndim : int
         How many axes, the last ones, belong to one example.

@@ -1,4 +1,4 @@
-"""Adam, in Array API operations that write to none of their inputs."""
+"""SGD and Adam, in Array API operations that write to none of their inputs."""
 
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -14,6 +14,21 @@ class State(NamedTuple):
     count: Any  # an int, or traced by JAX
     means: Arrays
     squares: Arrays
+
+
+@dataclass(frozen=True)
+class SGD:
+    """Plain gradient descent, with the interface of `Adam`."""
+
+    learning_rate: float = 1e-2
+
+    def init(self, parameters: Arrays) -> tuple[()]:  # noqa: ARG002
+        """Return the state before the first step: there is none."""
+        return ()
+
+    def update(self, parameters: Arrays, gradients: Arrays, state: Any) -> tuple[Arrays, Any]:
+        """Return the parameters and the state after one step along the gradients."""
+        return tuple(p - self.learning_rate * g for p, g in zip(parameters, gradients, strict=True)), state
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from backdraw.estimators import ESTIMATORS, Entry
 from backdraw.random import as_key
 from backdraw.study import moments
 from backdraw.study.report import LeftOut, Report, Row
-from backdraw.study.sampler import DRAWS, Job, Result, Sampler, Work, draws, target, unfit
+from backdraw.study.sampler import DRAWS, Job, Result, Sampler, Work, draws, target, unfit, with_surrogate
 
 Progress = Callable[[int, int, str], None]
 Spread = Callable[[Callable[[Job], Result], Iterable[Job]], Iterable[Result]]
@@ -29,6 +29,7 @@ def measure(
     *,
     rng: Any = None,
     reference: int = 200_000,
+    shared: bool = False,
     progress: Progress | None = None,
     spread: Spread = map,
     problem: str = "",
@@ -51,6 +52,8 @@ def measure(
         As for `backdraw.draw`. A `backdraw.key` gives the same report, but for the times, on every backend.
     reference : int
         How many draws the reference takes where the exact gradient cannot be enumerated.
+    shared : bool
+        Whether all the parameters are one number: the gradient is then in that, the sum over the coordinates.
     progress : callable, optional
         Called as ``progress(done, total, estimator)`` after each block of repeats.
     spread : callable, optional
@@ -77,7 +80,8 @@ def measure(
     `reference` draws, whose own error enters every interval. Repeats are a leading batch axis, in blocks of 100, or of
     fewer where they would take too much memory. The key of a block is folded from the estimator's name and the number of
     the block: the first repeats of an estimator are the same however many follow, and whatever else is measured.
-    An estimator that draws nothing is measured in one block.
+    An estimator that draws nothing is measured in one block. f itself serves as the surrogate of `backdraw.relax`, if its
+    entry has no other.
 
     An estimator stated unbiased is flagged if the bias of its only coordinate exceeds 4.5 standard errors, or the largest
     of several the bound that it exceeds as seldom; of more than 50 coordinates, 50 random combinations are tested. The law
@@ -98,10 +102,10 @@ def measure(
     """
     p: Any = dist if isinstance(dist, Distribution) else Categorical(dist)
     p = p.stopped()
-    _check_count("repeats", repeats, 2)
-    _check_count("reference", reference, 2 * DRAWS)
-    entries = [entry_of(e) for e in (ESTIMATORS if estimators is None else estimators)]
-    key, sampler = as_key(p.backend, rng, p.params[0]), Sampler(f, p)
+    check_count("repeats", repeats, 2)
+    check_count("reference", reference, 2 * DRAWS)
+    entries = [with_surrogate(entry_of(e), f) for e in (ESTIMATORS if estimators is None else estimators)]
+    key, sampler = as_key(p.backend, rng, p.params[0]), Sampler(f, p, shared=shared)
     truth, how = target(sampler, key, reference)
     runs, left_out = [], []
     for entry in entries:
@@ -169,7 +173,8 @@ def _parsed(value: str) -> Any:
     return value
 
 
-def _check_count(name: str, value: Any, least: int) -> None:
+def check_count(name: str, value: Any, least: int) -> None:
+    """Raise if a number is no int, or less than it may be."""
     if isinstance(value, bool) or not isinstance(value, int):
         raise InvalidTypeError(f"{name}: expected an int, got {type(value).__name__}")
     if value < least:
@@ -206,7 +211,8 @@ class _Run:
         rounding = 16.0 * eps * (sampler.size + sum(sizes))
         z, bound = moments.largest_z(self.probed, truth, rounding), moments.bound(truth.mean.size)
         bias, bias_error = moments.bias(m, truth)
-        variance, seconds = moments.above(m.variance, rounding**2), moments.median(self.seconds)
+        rounded = truth.mean.size * rounding**2
+        variance, seconds = moments.above(m.variance, rounded), moments.median(self.seconds)
         return Row(
             name=self.entry.name,
             stated=self.entry.gradient,
@@ -219,8 +225,10 @@ class _Run:
             bound=bound,
             flagged=self.entry.gradient == "unbiased" and z > bound,
             variance=variance,
-            error=moments.above(moments.error(m, truth), rounding**2),
+            error=moments.above(moments.error(m, truth), rounded),
             cosine=moments.cosine(m, truth),
+            direction=moments.direction(m),
+            scatter=moments.scatter(m),
             seconds=seconds,
             work=moments.product(variance, seconds),
         )

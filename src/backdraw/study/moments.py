@@ -67,6 +67,8 @@ class Moments:
     squares: np.ndarray = field(default_factory=lambda: np.zeros(0))  # of the deviations from the mean, by coordinate
     spread: Sums = field(default_factory=Sums)  # of each repeat around its block's mean, its expectation the variance
     miss: Sums = field(default_factory=Sums)  # of each repeat from the target, squared
+    aim: Sums = field(default_factory=Sums)  # the cosine of each repeat to the target
+    unit: np.ndarray = field(default_factory=lambda: np.zeros(0))  # the sum of the repeats, each of length 1
 
     def add(self, grads: np.ndarray) -> None:
         """Add the gradients of a block, one a row; those that are not finite are counted and left out."""
@@ -80,6 +82,9 @@ class Moments:
         if n > 1:
             self.spread.add(around.sum(axis=1) * (n / (n - 1)))
         self.miss.add(((kept - self.target) ** 2).sum(axis=1))
+        units = _units(kept)
+        self.aim.add((units * _units(self.target[None])).sum(axis=1))
+        self.unit = self.unit + units.sum(axis=0) if self.count else units.sum(axis=0)
         if not self.count:
             self.count, self.mean, self.squares = n, mean, around.sum(axis=0)
             return
@@ -158,13 +163,13 @@ def error(m: Moments, target: Target) -> Estimate:
     """Return the mean squared error, less what is the target's own."""
     own = target.variance
     spread = about(m.miss.mean - own, m.miss.error)
-    return Estimate(*(max(0.0, x) for x in spread)) if m.count > 1 else NOTHING
+    return Estimate(*(max(0.0, x) for x in spread)) if m.count > 1 and math.isfinite(spread.value) else NOTHING
 
 
 def cosine(m: Moments, target: Target) -> Estimate:
     """Return the cosine of the mean to the target, with the angles that the noise in both can turn them by."""
     lengths = float(np.linalg.norm(m.mean)), float(np.linalg.norm(target.mean))
-    if m.count < 2 or not all(lengths):
+    if m.count < 2 or not all(0.0 < x < math.inf for x in lengths):
         return NOTHING
     noises = math.sqrt(float(m.variances.sum()) / m.count), math.sqrt(target.variance)
     value = min(1.0, max(-1.0, float(m.mean @ target.mean) / lengths[0] / lengths[1]))
@@ -172,6 +177,26 @@ def cosine(m: Moments, target: Target) -> Estimate:
     turn = sum(math.asin(s) if s < 1.0 else math.pi for s in turns)
     angle = math.acos(value)
     return Estimate(value, math.cos(min(math.pi, angle + turn)), math.cos(max(0.0, angle - turn)))
+
+
+def direction(m: Moments) -> Estimate:
+    """Return the mean cosine of one gradient to the target; what is zero points nowhere, and counts as 0."""
+    known = m.count > 1 and 0.0 < float(np.linalg.norm(m.target)) < math.inf
+    return about(m.aim.mean, m.aim.error) if known else NOTHING
+
+
+def scatter(m: Moments) -> Estimate:
+    """Return one less the mean cosine of one gradient to the mean of all; the interval is a bound."""
+    length = float(np.linalg.norm(m.mean))
+    if m.count < 2 or not length:
+        return NOTHING
+    value = float(m.unit @ m.mean) / m.count / length
+    return about(max(0.0, 1.0 - value), math.sqrt(max(0.0, 1.0 - value * value) / m.count), least=0.0)
+
+
+def _units(rows: np.ndarray) -> np.ndarray:
+    lengths = np.linalg.norm(rows, axis=1, keepdims=True)
+    return rows / np.where(lengths > 0, lengths, 1.0)
 
 
 def median(values: list[float]) -> Estimate:

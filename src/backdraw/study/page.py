@@ -18,7 +18,7 @@ _PAGE = """<!doctype html>
  content="default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'unsafe-inline'">
 <title>{title}</title>
 <style>
-body {{ font: 15px/1.45 system-ui, sans-serif; margin: 2rem auto; max-width: 76rem; padding: 0 1rem; color: #222; }}
+body {{ font: 15px/1.45 system-ui, sans-serif; margin: 2rem auto; max-width: 110rem; padding: 0 1rem; color: #222; }}
 table {{ border-collapse: collapse; font-variant-numeric: tabular-nums; }}
 th, td {{ padding: .25rem .6rem; text-align: right; border-bottom: 1px solid #ddd; white-space: nowrap; }}
 th:first-child, td:first-child {{ text-align: left; }}
@@ -27,7 +27,7 @@ th[aria-sort="ascending"] button::after {{ content: " \\2191"; }}
 th[aria-sort="descending"] button::after {{ content: " \\2193"; }}
 tr.flagged td {{ background: #fdecea; }}
 .wide {{ overflow-x: auto; }}
-img {{ max-width: 100%; }}
+img {{ max-width: min(100%, 76rem); }}
 </style>
 </head>
 <body>
@@ -39,7 +39,8 @@ img {{ max-width: 100%; }}
 {rows}
 </tbody>
 </table></div>
-<p>A click on a heading sorts. Each number is followed by its 95 % confidence interval.</p>
+<p>A click on a heading sorts. Each number is followed by its 95 % confidence interval. Cosines are those to the
+true gradient, of the mean gradient and of one on average; scatter is one less the mean cosine of one to the mean.</p>
 <ul>
 {notes}
 </ul>
@@ -61,8 +62,8 @@ for (const [column, th] of [...document.querySelectorAll("th")].entries())
 </html>
 """
 HEAD = (
-    "estimator", "stated", "repeats", "bias", "z", "variance", "mean squared error", "cosine", "time (us)",
-    "variance x time (us)",
+    "estimator", "stated", "repeats", "bias", "z", "variance", "mean squared error", "cosine of the mean", "cosine of one",
+    "scatter", "time (us)", "variance x time (us)",
 )  # fmt: skip
 FLAGGED = ' class="flagged"'
 
@@ -74,7 +75,7 @@ def html(report: Report) -> str:
         us, work = (Estimate(*(1e6 * x for x in e)) for e in (r.seconds, r.work))
         repeats = f"{r.repeats}{'' if r.complete else ' (incomplete)'}"
         cells = [_text(r.name), _text(r.stated), _cell(repeats, r.repeats), _interval(r.bias), _cell(f"{r.z:.1f}", r.z)]
-        cells += [_interval(e) for e in (r.variance, r.error, r.cosine, us, work)]
+        cells += [_interval(e) for e in (r.variance, r.error, r.cosine, r.direction, r.scatter, us, work)]
         rows.append(f"<tr{FLAGGED if r.flagged else ''}>{''.join(cells)}</tr>")
     return _PAGE.format(
         title=escape.escape(title(report)),

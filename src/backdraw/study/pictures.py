@@ -1,5 +1,6 @@
 """The pictures of a training run: the loss curve, and digits in rows. Files are written whole or not at all."""
 
+import io
 import math
 import os
 from collections.abc import Callable
@@ -66,7 +67,18 @@ def reconstructions(path: Path, originals: np.ndarray, decoded: np.ndarray, colu
 
 def save(fig: Figure, path: Path) -> None:
     """Write a figure as a PNG file."""
-    atomically(path, lambda temporary: fig.savefig(temporary, format="png"))
+    data = png(fig)
+    atomically(path, lambda temporary: temporary.write_bytes(data))
+
+
+def png(fig: Figure) -> bytes:
+    """Return a figure as the bytes of a PNG file, of 256 colours: a third of the size, and no eye tells."""
+    from PIL import Image
+
+    buffer, small = io.BytesIO(), io.BytesIO()
+    fig.savefig(buffer, format="png")
+    Image.open(buffer).convert("RGB").quantize(256).save(small, format="png", optimize=True)
+    return small.getvalue()
 
 
 def atomically(path: Path, write: Callable[[Path], object]) -> None:

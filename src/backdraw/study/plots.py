@@ -1,6 +1,5 @@
 """The picture of a report: bias, variance, error and variance times time of each estimator, with their intervals."""
 
-import io
 import math
 from pathlib import Path
 
@@ -29,9 +28,7 @@ def save_report(report: Report, path: Path) -> None:
 
 def png(report: Report) -> bytes:
     """Return the picture as the bytes of a PNG file."""
-    buffer = io.BytesIO()
-    figure(report).savefig(buffer, format="png")
-    return buffer.getvalue()
+    return pictures.png(figure(report))
 
 
 def figure(report: Report) -> Figure:

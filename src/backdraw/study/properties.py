@@ -28,7 +28,16 @@ def properties(entry: Entry) -> tuple[str, ...]:
     return entry.name, entry.kind, entry.domain, yes[entry.law], yes[backprop], gradient, yes[entry.differentiable_f]
 
 
+NOTE = """
+exact law: the value follows the distribution or, of an expectation, is a plain mean over draws
+  that do. A draw that takes the argmax of perturbed utilities does so only where that follows the
+  law, as it does of categories and bits but not of subsets or trees: Distribution.argmax_law.
+backprop: a gradient comes back to the parameters. gradient: whether it is right in the mean.
+needs f': f must be differentiable."""
+
+
 def tabulate() -> str:
-    """Return the table as text of at most 100 columns."""
+    """Return the table as text of at most 100 columns, and below it what the columns mean."""
     rows = [HEAD, *(properties(ESTIMATORS[name]) for name in sorted(ESTIMATORS))]
-    return "\n".join("  ".join(f"{cell:<{w}}" for cell, w in zip(row, WIDTHS, strict=True)).rstrip() for row in rows)
+    lines = ["  ".join(f"{cell:<{w}}" for cell, w in zip(row, WIDTHS, strict=True)).rstrip() for row in rows]
+    return "\n".join([*lines, NOTE])

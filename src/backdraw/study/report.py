@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 from backdraw.errors import InvalidValueError
 from backdraw.study.moments import Estimate
 
-_ESTIMATES = ("bias", "variance", "error", "cosine", "seconds", "work")
+_ESTIMATES = ("bias", "variance", "error", "cosine", "direction", "scatter", "seconds", "work")
 
 
 class LeftOut(NamedTuple):
@@ -58,6 +58,10 @@ class Row:
         The mean squared error of one gradient.
     cosine : Estimate
         The cosine of the mean gradient to the true one; NaN if one of them is zero.
+    direction : Estimate
+        The mean cosine of one gradient to the true one.
+    scatter : Estimate
+        One less the mean cosine of one gradient to the mean gradient.
     seconds : Estimate
         The median time of one gradient, where a block of repeats is computed together.
     work : Estimate
@@ -77,6 +81,8 @@ class Row:
     variance: Estimate
     error: Estimate
     cosine: Estimate
+    direction: Estimate
+    scatter: Estimate
     seconds: Estimate
     work: Estimate
 
@@ -125,6 +131,12 @@ class Report:
 
         return table.text(self)
 
+    def directions(self) -> str:
+        """Return the cosines of mean and single gradients to the true one, and of single ones to the mean, as text."""
+        from backdraw.study import table
+
+        return table.directions(self)
+
     def plot(self, path: str | Path) -> None:
         """Write a picture of bias, variance and time as a PNG file; this needs matplotlib."""
         from backdraw.study import plots
@@ -133,7 +145,7 @@ class Report:
 
     def to_json(self) -> str:
         """Return the report as JSON; what is not finite is null."""
-        return json.dumps(_finite(dataclasses.asdict(self)), indent=2, allow_nan=False)
+        return json.dumps(finite(dataclasses.asdict(self)), indent=2, allow_nan=False)
 
     @classmethod
     def from_json(cls, text: str) -> "Report":
@@ -143,7 +155,7 @@ class Report:
         fields["gradient_norm"] = _estimate(fields["gradient_norm"])
         fields["left_out"] = tuple(LeftOut(*pair) for pair in fields["left_out"])
         fields["rows"] = tuple(
-            Row(**{k: _estimate(v) if k in _ESTIMATES else _number(v) for k, v in row.items()}) for row in fields["rows"]
+            Row(**{k: _estimate(v) if k in _ESTIMATES else number(v) for k, v in row.items()}) for row in fields["rows"]
         )
         return cls(**fields)
 
@@ -200,17 +212,19 @@ def _error_within(r: Row, budget: float) -> float:
     return r.variance.value / int(budget / r.seconds.value) + squared
 
 
-def _number(value: Any) -> Any:
+def number(value: Any) -> Any:
+    """Return what JSON said as a number: null is NaN."""
     return math.nan if value is None else value
 
 
 def _estimate(values: Any) -> Any:
-    return Estimate(*map(_number, values))
+    return Estimate(*map(number, values))
 
 
-def _finite(x: Any) -> Any:
+def finite(x: Any) -> Any:
+    """Return nested values as JSON can say them: None for what is not finite."""
     if isinstance(x, dict):
-        return {k: _finite(v) for k, v in x.items()}
+        return {k: finite(v) for k, v in x.items()}
     if isinstance(x, (list, tuple)):
-        return [_finite(v) for v in x]
+        return [finite(v) for v in x]
     return None if isinstance(x, float) and not math.isfinite(x) else x

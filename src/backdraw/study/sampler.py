@@ -33,8 +33,8 @@ Result = tuple[int, np.ndarray | None, float, str]  # the estimator, its gradien
 class Sampler:
     """The problem, and how its gradients are computed: a block of repeats at a time."""
 
-    def __init__(self, f: Callable[[Array], Array], p: Any) -> None:
-        self.f, self.p = f, p
+    def __init__(self, f: Callable[[Array], Array], p: Any, *, shared: bool = False) -> None:
+        self.f, self.p, self.shared = f, p, shared
         two = p.repeated(2).stopped()
         values = evaluate(f, backdraw.draw(two, shape=1, rng=Key(0, 0)), two)  # what is wrong with f is told here
         if values.ndim < 2:
@@ -72,25 +72,34 @@ class Sampler:
             return states * math.prod(self.p.batch_shape[self.kept :])
         return states**2 if "swaps" in needs else 1
 
+    def gradients(self, entry: Entry, key: Key, *params: Array) -> tuple[Array, ...]:
+        """Return an estimate of the gradient in each of the parameters, which have one more axis in front."""
+        p = self.p
+        noise: dict[str, Any] = {"rng": key} if draws(entry) else {}
+        names = [name for name in p.parameters if not isinstance(getattr(p, name), float)]
+
+        def estimate(*params: Array) -> Array:
+            q = p.replace(**dict(zip(names, params, strict=True)))
+            return entry(self.f, q, **noise) if entry.kind == "expectation" else entry.expectation(self.f, q, **noise)
+
+        value, pullback = backdraw.vjp(estimate, *params)
+        return pullback(p.backend.xp.ones_like(value))
+
     def step(self, entry: Entry, key: Key, n: int) -> Step:
         """Return the step of a `Backend.scan`, from the number of a block to its n gradients, one a row."""
-        p = self.p
-        be, xp = p.backend, p.backend.xp
-        names = [name for name in p.parameters if not isinstance(getattr(p, name), float)]
-        params = [xp.broadcast_to(x, (n, *x.shape)) for x in p.params]
+        xp = self.p.backend.xp
+        params = [xp.broadcast_to(x, (n, *x.shape)) for x in self.p.params]
 
         def step(carry: Any, index: Array) -> tuple[Any, Array]:
-            noise: dict[str, Any] = {"rng": fold_in(key, index)} if draws(entry) else {}
-
-            def estimate(*params: Array) -> Array:
-                q = p.replace(**dict(zip(names, params, strict=True)))
-                return entry(self.f, q, **noise) if entry.kind == "expectation" else entry.expectation(self.f, q, **noise)
-
-            value, pullback = backdraw.vjp(estimate, *params)
-            grads = pullback(xp.ones_like(value))
-            return carry, xp.concat([xp.reshape(be.stop_gradient(g), (n, -1)) for g in grads], axis=1)
+            return carry, self.flat(self.gradients(entry, fold_in(key, index), *params))
 
         return step
+
+    def flat(self, grads: tuple[Array, ...]) -> Array:
+        """Return gradients as rows."""
+        be = self.p.backend
+        rows = be.xp.concat([be.xp.reshape(be.stop_gradient(g), (g.shape[0], -1)) for g in grads], axis=1)
+        return be.xp.sum(rows, axis=1, keepdims=True) if self.shared else rows
 
     def run(self, step: Step, block: int) -> tuple[np.ndarray, float]:
         """Return the gradients of a block, and the seconds that they took."""
@@ -122,11 +131,8 @@ class Work:
                 steps[index] = self.sampler.step(entry, key, self.sampler.block(entry))
                 self.sampler.run(steps[index], block)  # what compiles does so now, outside the time
             return (index, *self.sampler.run(steps[index], block), "")
-        except GradientError as error:
-            black_box = f"it needs the gradient of f, which is a black box to {self.sampler.p.backend.name}"
-            return index, None, 0.0, black_box if entry.differentiable_f else str(error)
         except BackdrawError as error:
-            return index, None, 0.0, str(error)
+            return index, None, 0.0, refusal(error, entry, self.sampler.p)
 
 
 # The steps of the measurement that now runs in this process, of which a worker may get many blocks: each compiles once.
@@ -145,6 +151,24 @@ def draws(entry: Entry) -> bool:
     return "rng" in (entry.function.__kwdefaults__ or {})
 
 
+def with_surrogate(entry: Entry, f: Callable[[Array], Array]) -> Entry:
+    """Return the entry with f as the surrogate that it may ask for and not have."""
+    asks = "surrogate" in _options(entry) and "surrogate" not in entry.options
+    return dataclasses.replace(entry, options={**entry.options, "surrogate": f}) if asks else entry
+
+
+def _options(entry: Entry) -> tuple[str, ...]:
+    code = entry.function.__code__
+    return code.co_varnames[code.co_argcount : code.co_argcount + code.co_kwonlyargcount]
+
+
+def refusal(error: BackdrawError, entry: Entry, p: Any) -> str:
+    """Return why an estimator that fits raised an error."""
+    if isinstance(error, GradientError) and (entry.differentiable_f or "surrogate" in entry.options):
+        return f"it needs the gradient of f, which is a black box to {p.backend.name}"
+    return str(error)
+
+
 def unfit(entry: Entry, p: Any) -> str:
     """Return why an estimator cannot be measured with a distribution; an empty string where it can."""
     kind = "discrete" if p.discrete else "continuous"
@@ -157,9 +181,7 @@ def unfit(entry: Entry, p: Any) -> str:
             return f"it needs {need}() of {type(p).__name__}, but {NEEDS[need]}"
     if entry.objective != "mean":
         return f"its gradient is that of another objective, the {entry.objective} of f"
-    code = entry.function.__code__
-    names = code.co_varnames[code.co_argcount : code.co_argcount + code.co_kwonlyargcount]
-    missing = [n for n in names if n not in (entry.function.__kwdefaults__ or {}) and n not in entry.options]
+    missing = [n for n in _options(entry) if n not in (entry.function.__kwdefaults__ or {}) and n not in entry.options]
     return f"it needs the option {missing[0]}, which has no default" if missing else ""
 
 

@@ -22,7 +22,10 @@ def notes(report: Report) -> list[str]:
     """Return what must be said beside the numbers, a sentence each."""
     exact = report.reference == "exact"
     truth = "the exact gradient, by enumeration" if exact else f"the gradient by {report.reference}"
-    said = [f"Measured against {truth}; its norm is {_pair(report.gradient_norm)}."]
+    norm = report.gradient_norm
+    said = [
+        f"Measured against {truth}; " + (f"its norm is {_pair(norm)}." if math.isfinite(norm.value) else "it is not finite.")
+    ]
     said += [
         f"FLAGGED: {r.name} is stated to be unbiased, but z = {r.z:.3g} exceeds {r.bound:.2f}."
         for r in report.rows
@@ -44,21 +47,42 @@ def text(report: Report) -> str:
     return "\n".join(lines)
 
 
+def directions(report: Report) -> str:
+    """Return a table of the directions of the gradients alone, with their intervals."""
+    widths = (23, 24, 24, 24)
+    heads = ("1 - cosine, of the mean", "of one, on average", "of one to the mean")
+    lines = [
+        "Cosine distances to the true gradient: bias, error and variance of the direction.",
+        "",
+        _line(("estimator", *heads), widths),
+    ]
+    for r in report.rows:
+        away = (Estimate(*(1.0 - x for x in (e.value, e.high, e.low))) for e in (r.cosine, r.direction))
+        lines.append(_line((fitted(r.name, widths[0]), *(_interval(e) for e in (*away, r.scatter))), widths))
+    return "\n".join(lines)
+
+
+def _interval(e: Estimate) -> str:
+    return (
+        "-" if math.isnan(e.value) else f"{max(0.0, e.value):.3f} ({max(0.0, e.low):.3f} to {max(0.0, min(2.0, e.high)):.3f})"
+    )
+
+
 def _cells(r: Row) -> tuple[str, ...]:
     mark = "!" if r.flagged else "" if r.complete else "*"
     numbers = zip((r.variance, r.error, r.seconds, r.work), (1.0, 1.0, 1e6, 1e6), (12, 12, 10, 12), strict=True)
     variance, error, us, work = (_percent(e, unit, width) for e, unit, width in numbers)
     z = "-" if math.isnan(r.z) else f"{r.z:.1f}" if r.z < 999 else _short(r.z, 1)
     cosine = "-" if math.isnan(r.cosine.value) else f"{r.cosine.value:.3f}"
-    return (_fitted(r.name, WIDTHS[0] - len(mark)) + mark, _pair(r.bias), z, variance, error, cosine, us, work)
+    return (fitted(r.name, WIDTHS[0] - len(mark)) + mark, _pair(r.bias), z, variance, error, cosine, us, work)
 
 
-def _line(cells: tuple[str, ...]) -> str:
-    first, *rest = zip(cells, WIDTHS, strict=True)
+def _line(cells: tuple[str, ...], widths: tuple[int, ...] = WIDTHS) -> str:
+    first, *rest = zip(cells, widths, strict=True)
     return f"{first[0]:<{first[1]}}" + "".join(f" {cell:>{width}}" for cell, width in rest)
 
 
-def _fitted(name: str, width: int) -> str:
+def fitted(name: str, width: int) -> str:
     """Shorten a name to a width: of its options first the names go, then what is left over."""
     if len(name) > width:
         entry, _, options = name.partition(":")
