@@ -1,4 +1,4 @@
-"""Learning to sort pictures of digits, told of a few sequences nothing but how they look when sorted.
+"""Learning to sort pictures of digits, told nothing but how sequences of them look when sorted.
 
 A sequence is 8 images of different handwritten digits in random order; beside it come the same images from 9 down to 0.
 Nobody names a digit. One small network sees each image by itself and gives it a logit for every place (a `Permutation`,
@@ -9,7 +9,7 @@ by `gumbel_softmax`, and makes a permutation of that in the end.
 
 The picture ``sort_digits.png`` shows held-out sequences, a relaxed draw before and after training, and how many sequences are
 sorted without a fault. The matching corrects what a single image leaves open; scores have no such help, and overfit to
-the 1200 training images, but would sort sequences of any length.
+the 1200 training images, but are not tied to sequences of 8.
 
     python examples/sort_digits.py [FOLDER] [--quick]
 """

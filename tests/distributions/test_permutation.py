@@ -181,6 +181,16 @@ def test_what_is_hard_is_an_error() -> None:
             f(p)  # type: ignore[operator]
 
 
+def test_what_is_hard_is_said_when_asked_for() -> None:
+    p = Permutation(L)
+    for name in ("mean", "log_prob", "log_partition", "entropy", "score", "support", "sample", "draw_noise", "kl"):
+        assert not hasattr(p, name)
+        with pytest.raises(TypeError, match=rf"Permutation has no {name}\(\): its normalisation is .* #P-hard"):
+            getattr(p, name)()
+    with pytest.raises(AttributeError, match="'Permutation' object has no attribute 'means'"):
+        p.means()  # type: ignore[attr-defined]
+
+
 def test_scipy_not_installed() -> None:
     code = """
 import sys

@@ -41,8 +41,8 @@ class Permutation(Distribution):
     Notes
     -----
     The law is that of the perturbation. It is not the exponential family :math:`p(x) \propto \exp \langle l, x \rangle`,
-    whose normalisation is a permanent and #P-hard: there is no mean, log-probability or draw of it here, and an estimator
-    that needs one raises TypeError.
+    whose normalisation is a permanent and #P-hard: there is no mean, log-probability or draw of it here, and to ask for one, or to
+    take an estimator that needs it, raises TypeError.
 
     `argmax` is SciPy's ``linear_sum_assignment``, on the host: ``pip install 'backdraw[structures]'``. Of equals it is the
     one that SciPy finds.
@@ -78,7 +78,9 @@ class Permutation(Distribution):
     arrays: ClassVar[tuple[str, ...]] = ("logits",)
     plain: ClassVar[tuple[str, ...]] = ("iterations",)
     parameters: ClassVar[tuple[str, ...]] = ("logits",)
-    lacks: ClassVar[dict[str, str]] = dict.fromkeys(("sample", "log_prob", "score", "support", "mean"), HARD)
+    lacks: ClassVar[dict[str, str]] = dict.fromkeys(
+        ("sample", "draw_noise", "log_prob", "score", "support", "log_partition", "mean", "entropy", "kl"), HARD
+    )
 
     def __post_init__(self) -> None:
         check_logits(self.logits)
