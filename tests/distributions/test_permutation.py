@@ -147,6 +147,50 @@ def test_huge_and_barred_utilities(lib: Library, dtype: str) -> None:
     assert np.all(x[2] == 0)
 
 
+# -------------------------------------------------------------------------------------------------------- a tolerance
+def needed(u: np.ndarray, t: float, tolerance: float) -> int:
+    """The iterations after which the rows of a matrix first add up to 1 within a tolerance; the columns always do."""
+    return next(n for n in range(1, 1000) if np.all(np.abs(normalised(u, t, n).sum(-1) - 1.0) <= tolerance))
+
+
+@pytest.mark.parametrize("high", [0.0, 400.0])  # products, and logarithms
+def test_each_matrix_stops_within_the_tolerance(lib: Library, high: float) -> None:
+    u, t, tolerance = np.stack([0.1 * L[0], L[1], high * np.eye(4)]), 0.5, 1e-3
+    counts = [needed(x, t, tolerance) for x in u]
+    assert counts[-1] == 1
+    assert len({*counts}) == 3
+    g = RNG.normal(size=u.shape)
+
+    def f(l: Any) -> Any:
+        return Permutation(l, 60, tolerance=tolerance).relax(l, t)
+
+    y, (grad,) = pulled(lib, f, lib.asarray(g), lib.asarray(u))
+    lib.check(y, np.stack([normalised(x, t, n) for x, n in zip(u, counts, strict=True)]), rtol=1e-9, atol=1e-200)
+    for x, n, c, found in zip(u, counts, g, lib.to_numpy(grad), strict=True):
+        exact = finite_difference(lambda l, n=n: normalised(l, t, n), x, c, step=1e-6)  # type: ignore[misc]
+        np.testing.assert_allclose(found, exact, rtol=1e-5, atol=1e-6)
+
+
+def test_iterations_bound_the_tolerance(lib: Library) -> None:
+    u, g = np.stack([L[0], np.where(np.eye(4) == 1, -np.inf, L[1])]), RNG.normal(size=L.shape)
+    found = pulled(lib, lambda l: Permutation(l, 3, 1e-12).relax(l, 0.2), lib.asarray(g), lib.asarray(u))
+    plain = pulled(lib, lambda l: Permutation(l, 3).relax(l, 0.2), lib.asarray(g), lib.asarray(u))
+    for a, b in ((found[0], plain[0]), (found[1][0], plain[1][0])):
+        lib.check(a, lib.to_numpy(b), rtol=1e-12, atol=1e-14)
+
+
+def test_what_a_tolerance_leaves_alone(lib: Library) -> None:
+    u = np.stack([L[0], L[0], L[0]])
+    u[1], u[2, 0, 1] = -np.inf, np.nan
+    y, (grad,) = pulled(lib, lambda l: Permutation(l, 50, 0.1).relax(l), lib.asarray(np.ones_like(u)), lib.asarray(u))
+    assert np.all(lib.to_numpy(y)[1] == 0)
+    assert np.all(lib.to_numpy(grad)[1] == 0)
+    assert np.all(np.isnan(lib.to_numpy(y)[2]))
+    lib.check(y[0, ...], normalised(L[0], 1.0, needed(L[0], 1.0, 0.1)), rtol=1e-10)
+    assert Permutation(lib.asarray(L)).iterations == 20
+    assert Permutation(lib.asarray(L), tolerance=1e-3).iterations == 200
+
+
 # ------------------------------------------------------------------------------------------- transformations and input
 @pytest.mark.needs("jax")
 def test_under_vmap() -> None:
@@ -156,7 +200,8 @@ def test_under_vmap() -> None:
 
     def both(l: Any, g: Any) -> Any:
         y, back = backdraw.vjp(lambda l: Permutation(l, 5).relax(Permutation(l).perturbed(key), 0.5), l)
-        return y, *back(g), Permutation(l).argmax(l)
+        z, again = backdraw.vjp(lambda l: Permutation(l, tolerance=1e-3).relax(l), l)
+        return y, *back(g), Permutation(l).argmax(l), z, *again(g)
 
     expected = zip(*(both(l, g) for l in L), strict=True)
     for a, b in zip(jax.jit(jax.vmap(both, (0, None)))(lib.asarray(L), lib.asarray(g)), expected, strict=True):
@@ -168,10 +213,11 @@ def test_second_derivatives_and_vmap() -> None:
     import torch
 
     l, g = torch.tensor(L[:, :3, :3]).requires_grad_(), torch.tensor(RNG.normal(size=(3, 3)))
-    assert torch.autograd.gradgradcheck(lambda l: Permutation(l, 4).relax(l, 0.9), (l,))
-    grads = torch.func.vmap(torch.func.grad(lambda l: (Permutation(l, 4).relax(l, 0.9) * g).sum()))(l.detach())
-    expected = torch.func.vjp(lambda l: Permutation(l, 4).relax(l, 0.9), l.detach())[1](g.expand(2, 3, 3))
-    torch.testing.assert_close(grads, expected[0])
+    for tolerance in (None, 0.02):
+        f = lambda l, tolerance=tolerance: Permutation(l, 4, tolerance).relax(l, 0.9)  # noqa: E731
+        assert torch.autograd.gradgradcheck(f, (l,))
+        grads = torch.func.vmap(torch.func.grad(lambda l, f=f: (f(l) * g).sum()))(l.detach())
+        torch.testing.assert_close(grads, torch.func.vjp(f, l.detach())[1](g.expand(2, 3, 3))[0])
 
 
 def test_what_is_hard_is_an_error() -> None:
@@ -215,8 +261,14 @@ def test_bad_input(lib: Library) -> None:
     l = lib.asarray(L)
     with pytest.raises(ValueError, match="iterations: expected at least 1, got 0"):
         Permutation(l, 0)
-    for bad in (2.0, True, None):
+    for bad in (2.0, True, "2"):
         with pytest.raises(TypeError, match=f"iterations: expected an int, got {type(bad).__name__}"):
             Permutation(l, bad)  # type: ignore[arg-type]
+    for bad in (True, "1", [0.1]):
+        with pytest.raises(TypeError, match=f"tolerance: expected a number or None, got {type(bad).__name__}"):
+            Permutation(l, tolerance=bad)  # type: ignore[arg-type]
+    for value in (0, 1.0, -0.1, np.nan):
+        with pytest.raises(ValueError, match=f"tolerance: expected a number between 0 and 1, got {value}"):
+            Permutation(l, tolerance=value)
     with pytest.raises(ValueError, match="regularizer: expected 'entropy', the one that a Permutation has, got 'tsallis'"):
         Permutation(l).relax(l, 1.0, "tsallis")
