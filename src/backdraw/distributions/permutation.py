@@ -55,7 +55,7 @@ class Permutation(Distribution):
     After the stated number of iterations the columns add up to 1, the rows nearly so: the error falls by a constant factor
     with each iteration, which tends to 1 as t falls. A tolerance bounds it where `iterations` allow for that. The gradient is
     exact for the number of iterations that is made. Under ``torch.compile`` and ``vmap`` the time is that of all `iterations`,
-    and so is the memory in any case. -inf may leave entries that are in no matching: they tend to 0 slowly.
+    and there and on JAX the memory too. -inf may leave entries that are in no matching: they tend to 0 slowly.
 
     References
     ----------

@@ -51,24 +51,22 @@ def _iterate(
 
         return be.scan(step, scales[1], xp.arange(iterations, device=device))[1], None
 
-    def step_of_those_left(state: tuple[Array, Array, Array], i: Array) -> tuple[tuple[Array, Array, Array], Array]:
-        def stay(*state: Array) -> tuple[Array, ...]:
-            return state
-
-        def go(left: Array, right: Array, made: Array) -> tuple[Array, ...]:
+    def step_of_those_left(state: Any, _: Array) -> tuple[Any, Array]:
+        def go(left: Array, right: Array, made: Array, going: Array) -> tuple[Array, ...]:
             new = rows(right)
-            near = xp.all(xp.abs(ratio(left, new) - 1.0) <= tolerance, axis=-1, keepdims=True)
-            going = (made == i) & ~near
+            going = going & ~xp.all(xp.abs(ratio(left, new) - 1.0) <= tolerance, axis=-1, keepdims=True)
             new = xp.where(going, new, left)
-            return new, xp.where(going, columns(new), right), made + xp.astype(going, made.dtype)
+            return new, xp.where(going, columns(new), right), made + xp.astype(going, made.dtype), going
 
-        state = be.either(xp.all(state[2] < i), stay, go, *state)
+        state = be.either(over(state), lambda *state: state, go, *state)
         return state, xp.stack(state[:2])
 
+    def over(state: Any) -> Array:
+        return ~xp.any(state[3])
+
     none = xp.zeros_like(scales[1][..., :1])
-    numbers = xp.arange(iterations, dtype=none.dtype, device=device)
-    (_, _, made), every = be.scan(step_of_those_left, (*scales, none), numbers)
-    return every, made
+    state, every = be.scan(step_of_those_left, (*scales, none, none == 0), xp.arange(iterations, device=device), until=over)
+    return every, state[2]
 
 
 def _made(be: Backend, f: Array, made: Array | None) -> tuple[Array, ...]:
