@@ -22,6 +22,7 @@ import torch
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from sklearn.datasets import load_digits
+from threadpoolctl import threadpool_limits
 from torch.nn import Linear, ReLU, Sequential
 
 import backdraw
@@ -130,7 +131,8 @@ def main(arguments: list[str] | None = None) -> tuple[dict[str, float], dict[str
     parser.add_argument("folder", nargs="?", type=Path, default=Path(), help="where the picture goes")
     parser.add_argument("--quick", action="store_true", help="fewer epochs")
     given = parser.parse_args(arguments)
-    accuracy, blank, (images, digits, chosen) = run(2 if given.quick else 6)
+    with threadpool_limits(1):  # the arrays are small: threads would only wait for each other
+        accuracy, blank, (images, digits, chosen) = run(2 if given.quick else 6)
 
     fig = Figure(figsize=(12.0, 4.0), layout="constrained", dpi=150)
     left, right = fig.subfigures(1, 2, width_ratios=[1.2, 1])
@@ -158,5 +160,4 @@ def main(arguments: list[str] | None = None) -> tuple[dict[str, float], dict[str
 
 
 if __name__ == "__main__":
-    torch.set_num_threads(1)  # the arrays are small: threads would only wait for each other
     main()

@@ -9,8 +9,8 @@ temperature. `rloo` learns trees too, from exact draws and the values of the sim
 The edges recovered are counted by the heaviest tree of the logits, or their nine largest, as a mean over several random
 trees; and beside them those of Chow and Liu's tree of the correlations, which takes the positions of all times for
 independent draws. That there are nine edges is worth most; that they form a tree adds little to that. (One setting, and
-little tuning: no benchmark.) The picture ``spring_tree.png`` shows a true tree and the motion, the marginals learned (orange: no true
-edge), of that tree which edges by themselves find worst, and the edges recovered while training.
+little tuning: no benchmark.) The picture ``spring_tree.png`` shows a true tree and the motion, the marginals learned
+(orange: no true edge), of that tree which edges by themselves find worst, and the edges recovered while training.
 
     python examples/spring_tree.py [FOLDER] [--quick]
 """
