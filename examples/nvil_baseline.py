@@ -17,6 +17,7 @@ from pathlib import Path
 import torch
 from matplotlib.figure import Figure
 from sklearn.datasets import load_digits
+from threadpoolctl import threadpool_limits
 from torch.nn import Linear, ReLU, Sequential
 
 import backdraw
@@ -90,7 +91,8 @@ def main(arguments: list[str] | None = None) -> dict[str, tuple[float, float]]:
     left, right = fig.subplots(1, 2)
     last = {}
     for name, (color, line) in STYLES.items():
-        losses, variances = train(name, 8 if given.quick else 60)
+        with threadpool_limits(1):  # the arrays are small: threads would only wait for each other
+            losses, variances = train(name, 8 if given.quick else 60)
         left.plot(range(1, len(losses) + 1), losses, color=color, linestyle=line, label=f"baseline: {name}")
         right.semilogy(range(1, len(losses) + 1), variances, color=color, linestyle=line)
         last[name] = losses[-1], variances[-1]
@@ -109,5 +111,4 @@ def main(arguments: list[str] | None = None) -> dict[str, tuple[float, float]]:
 
 
 if __name__ == "__main__":
-    torch.set_num_threads(1)  # the arrays are small: threads would only wait for each other
     main()

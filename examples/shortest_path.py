@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
+from threadpoolctl import threadpool_limits
 
 import backdraw
 from backdraw.study.adam import Adam
@@ -134,7 +135,8 @@ def main(arguments: list[str] | None = None) -> dict[str, float]:
     parser.add_argument("--quick", action="store_true", help="fewer steps")
     given = parser.parse_args(arguments)
     steps = 60 if given.quick else 300
-    trained = {name: train(name, steps) for name in ESTIMATORS}
+    with threadpool_limits(1):  # the arrays are small: threads would only wait for each other
+        trained = {name: train(name, steps) for name in ESTIMATORS}
 
     fig = Figure(figsize=(12.0, 3.8), layout="constrained", dpi=150)
     ax, *panels = fig.subplots(1, 4, width_ratios=[1.5, 1, 1, 1])

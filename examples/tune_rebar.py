@@ -16,6 +16,7 @@ from typing import Any
 
 import torch
 from matplotlib.figure import Figure
+from threadpoolctl import threadpool_limits
 
 import backdraw
 from backdraw.study.pictures import save
@@ -84,7 +85,8 @@ def main(arguments: list[str] | None = None) -> dict[str, float]:
     parser.add_argument("folder", nargs="?", type=Path, default=Path(), help="where the picture goes")
     parser.add_argument("--quick", action="store_true", help="fewer steps")
     given = parser.parse_args(arguments)
-    variances = run(60 if given.quick else 300)
+    with threadpool_limits(1):  # the arrays are small: threads would only wait for each other
+        variances = run(60 if given.quick else 300)
 
     fig = Figure(figsize=(6.4, 4.0), layout="constrained", dpi=150)
     ax = fig.subplots()
@@ -102,5 +104,4 @@ def main(arguments: list[str] | None = None) -> dict[str, float]:
 
 
 if __name__ == "__main__":
-    torch.set_num_threads(1)  # the arrays are small: threads would only wait for each other
     main()

@@ -178,6 +178,17 @@ def test_a_need_that_is_not_met() -> None:
         assert name
 
 
+def test_asking_for_what_is_not_offered() -> None:
+    p = backdraw.PlackettLuce(X)
+    assert not hasattr(p, "log_partition")
+    assert getattr(p, "log_partition", None) is None
+    with pytest.raises(
+        TypeError, match=r"PlackettLuce has no log_partition\(\): its log-partition is not known; take"
+    ) as info:
+        p.log_partition()  # type: ignore[attr-defined]
+    assert isinstance(info.value, BackdrawError)
+
+
 def test_unknown_estimator() -> None:
     with pytest.raises(ValueError, match=r"estimator: expected one of .*draw, .*straight_through, .*got 'reinforced'"):
         estimator("reinforced")

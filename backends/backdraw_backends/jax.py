@@ -74,8 +74,14 @@ class JaxBackend(Backend):
         """Say yes where there is no second derivative to refuse."""
         return bool(_mode.value == "final")
 
-    def scan(self, f: Callable[[Any, Any], tuple[Any, Array]], init: Any, xs: Any) -> tuple[Any, Array]:
-        """Loop without unrolling."""
+    def scan(
+        self,
+        f: Callable[[Any, Any], tuple[Any, Array]],
+        init: Any,
+        xs: Any,
+        until: Callable[[Any], Array] | None = None,  # noqa: ARG002
+    ) -> tuple[Any, Array]:
+        """Loop without unrolling, to the end: the number of y is part of their shape."""
         return jax.lax.scan(f, init, xs)
 
     def program(self, body: Callable[..., Array], *arrays: Array, **static: Any) -> Array:

@@ -133,7 +133,8 @@ class Draw(torch.nn.Module):
     def _select(self, logits: torch.Tensor | Distribution) -> torch.Tensor:
         p: Any = logits if isinstance(logits, Distribution) else self._of_array(logits)
         require(p, f"{self.name} in evaluation mode", "argmax")
-        return select(p, **self._at(self.step)) if hasattr(p, "mean") else p.argmax(p.utilities)
+        # Of the class: torch.compile cannot trace the error that an instance raises.
+        return select(p, **self._at(self.step)) if hasattr(type(p), "mean") else p.argmax(p.utilities)
 
     def _of_array(self, logits: torch.Tensor) -> Distribution:
         array = next((e.array for e in ESTIMATORS.values() if e.function is self.estimator), Categorical)

@@ -77,13 +77,22 @@ class Backend(ABC):
     def host(self, f: Callable[..., Any], *arrays: Array, shape: tuple[int, ...], dtype: Any) -> Array:
         """Run ``f`` on NumPy copies of the arrays; its result is an array of `shape` and `dtype`, with no gradient."""
 
-    def scan(self, f: Callable[[Any, Any], tuple[Any, Array]], init: Any, xs: Any) -> tuple[Any, Array]:
+    def scan(
+        self,
+        f: Callable[[Any, Any], tuple[Any, Array]],
+        init: Any,
+        xs: Any,
+        until: Callable[[Any], Array] | None = None,
+    ) -> tuple[Any, Array]:
         """Loop ``carry, y = f(carry, x)`` over the first axis of `xs`; return the last carry and the stacked y, or None."""
-        # xs is an array, or a tuple of arrays, and then x is a tuple too.
+        # xs is an array, or a tuple of arrays, and then x is a tuple too. Once the bool `until` of a carry holds, f changes
+        # nothing, and the loop may end: there are as many y as steps were made.
         carry, y, ys = init, None, []
         for i in range((xs[0] if isinstance(xs, tuple) else xs).shape[0]):
             carry, y = f(carry, tuple(x[i, ...] for x in xs) if isinstance(xs, tuple) else xs[i, ...])
             ys.append(y)
+            if until is not None and self.either(until(carry), lambda: True, lambda: False):
+                break
         return carry, None if y is None else self.xp.stack(ys)
 
     def either(self, flag: Array, fast: Callable[..., Array], safe: Callable[..., Array], *arrays: Array) -> Array:

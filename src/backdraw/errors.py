@@ -13,6 +13,10 @@ class InvalidTypeError(BackdrawError, TypeError):
     """An argument has the wrong type, dtype or framework, or a distribution lacks what is needed of it."""
 
 
+class NotOfferedError(InvalidTypeError, AttributeError):
+    """A distribution was asked for a method that it cannot have; `hasattr` takes it for an AttributeError, which it is."""
+
+
 class GradientError(BackdrawError, RuntimeError):
     """A gradient was asked for that is not there: a broken tape, or a second derivative that does not exist."""
 

@@ -138,6 +138,12 @@ def test_compile(name: str) -> None:
     assert torch.equal(f(LOGITS), backdraw.select(LOGITS))
 
 
+def test_compiles_where_there_is_no_mean() -> None:
+    layer, x = Draw("gumbel_max").eval(), torch.randn(2, 3)
+    f = torch.compile(lambda x: layer(backdraw.PlackettLuce(x)), fullgraph=True, backend="aot_eager")
+    torch.testing.assert_close(f(x), layer(backdraw.PlackettLuce(x)))
+
+
 def test_compiles_once() -> None:
     torch._dynamo.reset()
     draw, count = Draw("gumbel_softmax", temperature=STEEP), torch._dynamo.testing.CompileCounter()

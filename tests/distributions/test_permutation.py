@@ -5,27 +5,14 @@ from typing import Any
 
 import numpy as np
 import pytest
-import scipy.special
 from chains import compiled
 from helpers import Backend, Library, finite_difference, pulled, run_python
+from matchings import RNG, L, normalised
 
 import backdraw
 from backdraw import Permutation
 
-RNG = np.random.default_rng(29)
-L = RNG.normal(size=(2, 4, 4))
 ALL = np.eye(4)[list(itertools.permutations(range(4)))]
-
-
-def normalised(u: np.ndarray, t: Any = 1.0, iterations: int = 20) -> np.ndarray:
-    """Sinkhorn's iteration as Mena et al. write it, on logarithms."""
-    z = u / t
-    with np.errstate(invalid="ignore"):
-        for _ in range(iterations):
-            for axis in (-1, -2):
-                total = scipy.special.logsumexp(z, axis, keepdims=True)
-                z = np.where(z == -np.inf, -np.inf, z - total)
-    return np.asarray(np.exp(z))
 
 
 SPREAD = np.stack(
@@ -156,7 +143,8 @@ def test_under_vmap() -> None:
 
     def both(l: Any, g: Any) -> Any:
         y, back = backdraw.vjp(lambda l: Permutation(l, 5).relax(Permutation(l).perturbed(key), 0.5), l)
-        return y, *back(g), Permutation(l).argmax(l)
+        z, again = backdraw.vjp(lambda l: Permutation(l, tolerance=1e-3).relax(l), l)
+        return y, *back(g), Permutation(l).argmax(l), z, *again(g)
 
     expected = zip(*(both(l, g) for l in L), strict=True)
     for a, b in zip(jax.jit(jax.vmap(both, (0, None)))(lib.asarray(L), lib.asarray(g)), expected, strict=True):
@@ -168,10 +156,11 @@ def test_second_derivatives_and_vmap() -> None:
     import torch
 
     l, g = torch.tensor(L[:, :3, :3]).requires_grad_(), torch.tensor(RNG.normal(size=(3, 3)))
-    assert torch.autograd.gradgradcheck(lambda l: Permutation(l, 4).relax(l, 0.9), (l,))
-    grads = torch.func.vmap(torch.func.grad(lambda l: (Permutation(l, 4).relax(l, 0.9) * g).sum()))(l.detach())
-    expected = torch.func.vjp(lambda l: Permutation(l, 4).relax(l, 0.9), l.detach())[1](g.expand(2, 3, 3))
-    torch.testing.assert_close(grads, expected[0])
+    for tolerance in (None, 0.02):
+        f = lambda l, tolerance=tolerance: Permutation(l, 4, tolerance).relax(l, 0.9)  # noqa: E731
+        assert torch.autograd.gradgradcheck(f, (l,))
+        grads = torch.func.vmap(torch.func.grad(lambda l, f=f: (f(l) * g).sum()))(l.detach())
+        torch.testing.assert_close(grads, torch.func.vjp(f, l.detach())[1](g.expand(2, 3, 3))[0])
 
 
 def test_what_is_hard_is_an_error() -> None:
@@ -179,6 +168,16 @@ def test_what_is_hard_is_an_error() -> None:
     for f in (backdraw.draw, backdraw.straight_through, backdraw.select, lambda p: backdraw.rloo(lambda x: x, p)):
         with pytest.raises(TypeError, match=r"needs (sample|mean)\(\) of Permutation, but its normalisation is .* #P-hard"):
             f(p)  # type: ignore[operator]
+
+
+def test_what_is_hard_is_said_when_asked_for() -> None:
+    p = Permutation(L)
+    for name in ("mean", "log_prob", "log_partition", "entropy", "score", "support", "sample", "draw_noise", "kl"):
+        assert not hasattr(p, name)
+        with pytest.raises(TypeError, match=rf"Permutation has no {name}\(\): its normalisation is .* #P-hard"):
+            getattr(p, name)()
+    with pytest.raises(AttributeError, match="'Permutation' object has no attribute 'means'"):
+        p.means()  # type: ignore[attr-defined]
 
 
 def test_scipy_not_installed() -> None:
@@ -205,8 +204,14 @@ def test_bad_input(lib: Library) -> None:
     l = lib.asarray(L)
     with pytest.raises(ValueError, match="iterations: expected at least 1, got 0"):
         Permutation(l, 0)
-    for bad in (2.0, True, None):
+    for bad in (2.0, True, "2"):
         with pytest.raises(TypeError, match=f"iterations: expected an int, got {type(bad).__name__}"):
             Permutation(l, bad)  # type: ignore[arg-type]
+    for bad in (True, "1", [0.1]):
+        with pytest.raises(TypeError, match=f"tolerance: expected a number or None, got {type(bad).__name__}"):
+            Permutation(l, tolerance=bad)  # type: ignore[arg-type]
+    for value in (0, 1.0, -0.1, np.nan):
+        with pytest.raises(ValueError, match=f"tolerance: expected a number between 0 and 1, got {value}"):
+            Permutation(l, tolerance=value)
     with pytest.raises(ValueError, match="regularizer: expected 'entropy', the one that a Permutation has, got 'tsallis'"):
         Permutation(l).relax(l, 1.0, "tsallis")

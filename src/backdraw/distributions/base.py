@@ -3,10 +3,10 @@
 import math
 from collections.abc import Callable, Iterable
 from numbers import Integral, Number, Real
-from typing import Any, ClassVar, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from backdraw.backend import Array, Backend, backend_of
-from backdraw.errors import InvalidTypeError, InvalidValueError
+from backdraw.errors import InvalidTypeError, InvalidValueError, NotOfferedError
 from backdraw.primitive import primitive
 
 # What an estimator may need of a distribution, with what to say when it is missing.
@@ -39,7 +39,8 @@ class Distribution:
     A subclass is a frozen dataclass. Its array fields are named in `arrays`; they are the leaves of the pytree that it
     is under JAX, and the first of them, `parameters`, are what gradients go to. Where a field may also be a number, a
     float in it is configuration and no leaf. Its other fields are named in `plain` and are hashable. What it can do, it
-    has a method for: `NEEDS` lists those that estimators ask for. `argmax_law` says of those with `perturb` and `argmax`
+    has a method for: `NEEDS` lists those that estimators ask for; of what it cannot do, `hasattr` is false, and asking for it
+    raises a TypeError with the reason. `argmax_law` says of those with `perturb` and `argmax`
     whether the two together follow the distribution.
     """
 
@@ -49,7 +50,7 @@ class Distribution:
     discrete: ClassVar[bool] = True
     noise: ClassVar[str] = "gumbel"  # the kind that `perturb` adds to utilities
     argmax_law: ClassVar[bool] = True
-    lacks: ClassVar[dict[str, str]] = {}  # needs that cannot be met, with the reason if it is not that of NEEDS
+    lacks: ClassVar[dict[str, str]] = {}  # methods that it cannot have, with the reason if it is not that of NEEDS
     classes: ClassVar[list[type["Distribution"]]] = []
     on_subclass: ClassVar[list[Callable[[type["Distribution"]], None]]] = []  # adapters that register pytrees
 
@@ -57,6 +58,15 @@ class Distribution:
         Distribution.classes.append(cls)
         for hook in Distribution.on_subclass:
             hook(cls)
+
+    if not TYPE_CHECKING:  # where any name would pass for that of an attribute
+
+        def __getattr__(self, name: str) -> Any:
+            kind = type(self)
+            reason = kind.lacks.get(name, NEEDS.get(name))
+            if reason is None:
+                raise AttributeError(f"{kind.__name__!r} object has no attribute {name!r}", name=name, obj=self)
+            raise NotOfferedError(f"{kind.__name__} has no {name}(): {reason}")
 
     @property
     def params(self) -> tuple[Array, ...]:

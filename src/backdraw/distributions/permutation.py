@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from numbers import Integral
+from numbers import Integral, Real
 from typing import Any, ClassVar
 
 import numpy as np
@@ -28,21 +28,23 @@ class Permutation(Distribution):
     logits : array, shape (..., n, n)
         l, the utilities of matching a row with a column. Any real floating dtype. -inf is a match that is never made; where
         no matching is left, the argmax is all zeros.
-    iterations : int
-        How many times `relax` normalises the rows and then the columns.
+    iterations : int, optional
+        How many times `relax` normalises the rows and then the columns: 20, or with a tolerance at most 200.
+    tolerance : float, optional
+        Between 0 and 1. `relax` stops, each matrix by itself, when the rows add up to 1 within it.
 
     Raises
     ------
     TypeError
-        If `logits` is not a real floating array, or `iterations` not an int.
+        If `logits` is not a real floating array, `iterations` not an int, or `tolerance` not a number.
     ValueError
-        If `logits` is not square or has no row, or `iterations` is not positive.
+        If `logits` is not square or has no row, `iterations` is not positive, or `tolerance` not between 0 and 1.
 
     Notes
     -----
     The law is that of the perturbation. It is not the exponential family :math:`p(x) \propto \exp \langle l, x \rangle`,
-    whose normalisation is a permanent and #P-hard: there is no mean, log-probability or draw of it here, and an estimator
-    that needs one raises TypeError.
+    whose normalisation is a permanent and #P-hard: there is no mean, log-probability or draw of it here; to ask for one, or
+    to take an estimator that needs it, raises TypeError.
 
     `argmax` is SciPy's ``linear_sum_assignment``, on the host: ``pip install 'backdraw[structures]'``. Of equals it is the
     one that SciPy finds.
@@ -51,8 +53,9 @@ class Permutation(Distribution):
     no more than 250, and else in log space. It tends to the doubly stochastic matrix
     :math:`\arg\max_x \langle u, x \rangle + t H(x)`, H the entropy of the entries, and that to the permutation as t falls.
     After the stated number of iterations the columns add up to 1, the rows nearly so: the error falls by a constant factor
-    with each iteration, which tends to 1 as t falls. The gradient is exact for the number of iterations that is made.
-    -inf may leave entries that are in no matching: they tend to 0 slowly.
+    with each iteration, which tends to 1 as t falls. A tolerance bounds it where `iterations` allow for that. The gradient is
+    exact for the number of iterations that is made. Under ``torch.compile`` and ``vmap`` the time is that of all `iterations`,
+    and there and on JAX the memory too. -inf may leave entries that are in no matching: they tend to 0 slowly.
 
     References
     ----------
@@ -73,18 +76,29 @@ class Permutation(Distribution):
     """
 
     logits: Array
-    iterations: int = 20
+    iterations: int | None = None
+    tolerance: float | None = None
 
     arrays: ClassVar[tuple[str, ...]] = ("logits",)
-    plain: ClassVar[tuple[str, ...]] = ("iterations",)
+    plain: ClassVar[tuple[str, ...]] = ("iterations", "tolerance")
     parameters: ClassVar[tuple[str, ...]] = ("logits",)
-    lacks: ClassVar[dict[str, str]] = dict.fromkeys(("sample", "log_prob", "score", "support", "mean"), HARD)
+    lacks: ClassVar[dict[str, str]] = dict.fromkeys(
+        ("sample", "draw_noise", "log_prob", "score", "support", "log_partition", "mean", "entropy", "kl"), HARD
+    )
 
     def __post_init__(self) -> None:
         check_logits(self.logits)
         shape = tuple(self.logits.shape)
         if len(shape) < 2 or shape[-1] != shape[-2] or shape[-1] == 0:
             raise InvalidValueError(f"logits: expected shape (..., n, n) with n at least 1, got {shape}")
+        if self.tolerance is not None:
+            if isinstance(self.tolerance, bool) or not isinstance(self.tolerance, Real):
+                raise InvalidTypeError(f"tolerance: expected a number or None, got {type(self.tolerance).__name__}")
+            if not 0 < self.tolerance < 1:
+                raise InvalidValueError(f"tolerance: expected a number between 0 and 1, got {self.tolerance}")
+            object.__setattr__(self, "tolerance", float(self.tolerance))
+        if self.iterations is None:
+            object.__setattr__(self, "iterations", 20 if self.tolerance is None else 200)
         if isinstance(self.iterations, bool) or not isinstance(self.iterations, Integral):
             raise InvalidTypeError(f"iterations: expected an int, got {type(self.iterations).__name__}")
         if self.iterations < 1:
@@ -127,7 +141,13 @@ class Permutation(Distribution):
             raise InvalidValueError(f"regularizer: expected 'entropy', the one that a Permutation has, got {regularizer!r}")
         if not isinstance(temperature, float):
             utilities, temperature = tempered(utilities, temperature), 1.0
-        return sinkhorn(utilities, iterations=self.iterations, temperature=temperature, dtype=self.logits.dtype)
+        return sinkhorn(
+            utilities,
+            iterations=self.iterations,
+            tolerance=self.tolerance,
+            temperature=temperature,
+            dtype=self.logits.dtype,
+        )
 
 
 def _solver() -> Callable[..., Any]:
