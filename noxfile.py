@@ -36,11 +36,11 @@ def group(name: str) -> list[str]:
     return nox.project.dependency_groups(PROJECT, name)
 
 
-def run_pytest(session: nox.Session, backends: str, *args: str, processes: str = "auto") -> None:
+def run_pytest(session: nox.Session, backends: str, *args: str, processes: str = "auto", **env: str) -> None:
     """Run pytest on the backends named, each of which must be there."""
     # As many processes as there are cores: compiling, of which JAX does much, takes one core each.
     chosen = args or ("-m", "not gpu")
-    session.run("pytest", "-n", processes, *chosen, *session.posargs, env={"BACKDRAW_TEST_BACKENDS": backends})
+    session.run("pytest", "-n", processes, *chosen, *session.posargs, env={"BACKDRAW_TEST_BACKENDS": backends, **env})
 
 
 def need_cuda(session: nox.Session) -> None:
@@ -92,9 +92,10 @@ def tests_torch(session: nox.Session) -> None:
 
 @nox.session
 def tests_jax(session: nox.Session) -> None:
-    """Test on JAX."""
+    """Test on JAX, without most of what XLA optimises: `agreement` has it all."""
     session.install("-e", ".[cli,jax]", *group("test"))
-    run_pytest(session, "jax")
+    # Nearly all of the time goes to compiling, for each shape anew: like this it is two thirds. Tests of one file share some.
+    run_pytest(session, "jax", "-m", "not gpu", "--dist", "loadfile", JAX_DISABLE_MOST_OPTIMIZATIONS="1")
 
 
 @nox.session
@@ -102,6 +103,7 @@ def agreement(session: nox.Session) -> None:
     """Test what takes several frameworks at once: that they agree, that mixing them is refused, what is imported."""
     session.install("-e", ".[cli,torch,jax]", TORCH, *group("test"))
     run_pytest(session, "numpy,strict,torch,jax", "-m", "several and not gpu")
+    run_pytest(session, "jax", "tests/backends")
     run_pytest(session, "numpy,strict,torch,jax", "tests/test_import.py")
 
 

@@ -67,7 +67,7 @@ def subset(n: int, k: int) -> Pair:
 
     u, c = _normal((n,), (n,), dtype=np.float32)
     (a,) = _torch(u)
-    start = torch.full((BATCH, k + 1), -1e30)  # -inf would make NaN of the second derivative
+    start = torch.full((BATCH, k + 1), -60.0)  # for -inf, of whose logaddexp the second derivative is NaN
     start[:, 0] = 0.0
 
     def peer() -> object:

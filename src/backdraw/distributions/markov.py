@@ -92,8 +92,8 @@ def covariance(be: Backend, kernels: Array, m: Array, g: Array, pair: Array | No
     xp = be.xp
     g = g - be.row_sum(m * g)
     before, after = xp.zeros_like(g[1:, ...]), xp.zeros_like(g[:-1, ...])
-    both = pairs(m, kernels)
     if pair is not None:
+        both = pairs(m, kernels)
         pair = pair - xp.sum(both * pair, axis=(-2, -1), keepdims=True)
         before, after = xp.sum(both * pair, axis=-2), xp.sum(kernels * pair, axis=-1)
     h = run(
@@ -105,5 +105,5 @@ def covariance(be: Backend, kernels: Array, m: Array, g: Array, pair: Array | No
     )
     h, own = xp.flip(h, axis=0), m * g
     d = run(be, own[0, ...], lambda d, kernel, own: own + times(d, kernel), kernels, own[1:, ...] + before)
-    to_w = kernels * d[:-1, ..., None] + both * (h[1:, ..., None, :] if pair is None else h[1:, ..., None, :] + pair)
-    return m * (h - g) + d, to_w
+    gain = h[1:, ..., None, :] if pair is None else h[1:, ..., None, :] + pair
+    return m * (h - g) + d, kernels * (d[:-1, ..., None] + m[:-1, ..., None] * gain)

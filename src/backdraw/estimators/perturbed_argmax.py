@@ -14,7 +14,7 @@ from backdraw.primitive import Primitive
 
 # Of noise with the density exp(-nu(z)): the derivative of nu, which has mean 0.
 SCORES = {
-    "gumbel": lambda xp, z: -xp.expm1(-z),
+    "gumbel": lambda xp, z: 1.0 - xp.exp(-z),
     "logistic": lambda xp, z: xp.tanh(0.5 * z),
     "normal": lambda xp, z: z,  # noqa: ARG005
 }
