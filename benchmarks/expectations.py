@@ -50,8 +50,8 @@ neighbouring pairs; all run in turns in one process. Written by `python benchmar
 
 {cost_table}
 
-arm and disarm take {SAMPLES // 2} pairs, arsm {SAMPLES} groups. exact, unordered_set, sum_and_sample and indecater call f
-first with one sample, to see which axes it leaves.
+arm and disarm take {SAMPLES // 2} pairs, arsm {SAMPLES} groups. Where f is called twice, the first values show which axes it
+leaves, and the second call is for the others.
 
 ## Beside what a user would write
 

@@ -65,7 +65,7 @@ class Distribution:
             kind = type(self)
             reason = kind.lacks.get(name, NEEDS.get(name))
             if reason is None:
-                raise AttributeError(f"{kind.__name__!r} object has no attribute {name!r}", name=name, obj=self)
+                raise AttributeError(f"{kind.__name__!r} object has no attribute {name!r}")
             raise NotOfferedError(f"{kind.__name__} has no {name}(): {reason}")
 
     @property

@@ -56,8 +56,9 @@ def kl(p: Distribution, q: Distribution, *, samples: int = 1, rng: Any = None) -
     for name, dist in (("p", p), ("q", q)):
         if not isinstance(dist, Distribution):
             raise InvalidTypeError(f"{name}: expected a distribution, got {type(dist).__name__}")
-    exact: Any = getattr(p, "kl", None)
-    estimate: Any = getattr(p, "kl_estimate", None)
+    # Of the class: torch.compile cannot trace the error that an instance raises.
+    exact: Any = getattr(type(p), "kl", None)
+    estimate: Any = getattr(type(p), "kl_estimate", None)
     if type(p) is not type(q) or (exact is None and estimate is None):
         raise InvalidTypeError(f"q: expected a distribution whose KL to {type(p).__name__} is known, got {type(q).__name__}")
     backend_of(*p.params, *q.params)
@@ -66,9 +67,9 @@ def kl(p: Distribution, q: Distribution, *, samples: int = 1, rng: Any = None) -
     if exact is None:
         if samples < 1:
             raise InvalidValueError(f"samples: expected at least 1, got {samples}")
-        return estimate(q, p.transport_noise(rng, (int(samples),)))
+        return estimate(p, q, p.transport_noise(rng, (int(samples),)))
     if samples != 1:
         raise InvalidValueError(f"samples: expected none for {type(p).__name__}, whose KL is exact, got {samples}")
     if rng is not None:
         raise InvalidTypeError(f"rng: expected None for {type(p).__name__}, whose KL is exact, got {type(rng).__name__}")
-    return exact(q)
+    return exact(p, q)

@@ -7,7 +7,7 @@ from backdraw.backend import Array, Backend
 from backdraw.distributions import Distribution
 from backdraw.errors import InvalidValueError
 from backdraw.estimators.arguments import as_distribution
-from backdraw.estimators.expectation import Function, evaluate
+from backdraw.estimators.expectation import Function, evaluate, evaluate_rest
 from backdraw.estimators.registry import register
 from backdraw.primitive import Residuals, primitive
 
@@ -43,8 +43,8 @@ def exact(f: Function, dist: Distribution | Array) -> Array:
 
     Notes
     -----
-    Neither bias nor variance. f is called twice: with one value, to see which axes it keeps as batch axes, and with all. A
-    value of probability 0 adds nothing, whatever f makes of it.
+    Neither bias nor variance. f is called twice: with one value, which shows which axes it keeps as batch axes, and with all
+    others. A value of probability 0 adds nothing, whatever f makes of it.
 
     References
     ----------
@@ -60,15 +60,10 @@ def exact(f: Function, dist: Distribution | Array) -> Array:
     (1.667, array([-0.556, -0.222,  0.778]))
     """
     p = as_distribution(dist, "exact", "support", "log_prob")
-    n = event_start(f, p)
+    first = evaluate(f, p.stopped().support()[0][:1, ...], p)  # its axes say which of the batch axes f leaves
+    n = first.ndim - 1
     x = joint_support(p, n)
-    return expect(joint_log_prob(p, x, n), evaluate(f, x, p))
-
-
-def event_start(f: Function, p: Any) -> int:
-    """Return how many batch axes f leaves, by calling it with one value."""
-    values, _ = p.stopped().support()
-    return evaluate(f, values[:1, ...], p).ndim - 1
+    return expect(joint_log_prob(p, x, n), evaluate_rest(f, first, x, p))
 
 
 def joint_support(p: Any, n: int) -> Array:
@@ -88,6 +83,14 @@ def joint_support(p: Any, n: int) -> Array:
     digits = xp.reshape(number // powers % states, (states**m, *(1,) * n, *factors))
     index = xp.broadcast_to(p.over_event(digits), (states**m, *values.shape[1:]))
     return xp.take_along_axis(values, index, axis=0)
+
+
+def states_of(p: Any, values: Array, x: Array) -> Array:
+    """Return the number of the state of every factor of samples x, among the values of the support."""
+    be, axes = p.backend, p.event_axes(x[0, ...])
+    same = be.xp.expand_dims(x, axis=1) == values
+    same = be.xp.all(same, axis=axes) if axes else same
+    return be.xp.argmax(be.xp.astype(same, be.xp.int8), axis=1)
 
 
 def joint_log_prob(p: Any, x: Array, n: int) -> Array:

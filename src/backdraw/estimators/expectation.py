@@ -54,6 +54,12 @@ def _owned(be: Backend, values: Any) -> bool:
         return False
 
 
+def evaluate_rest(f: Function, first: Array, x: Array, dist: Any) -> Array:
+    """Call f on samples of whose first ones it has returned the values already."""
+    n = first.shape[0]
+    return concat(first, evaluate(f, x[n:, ...], dist)) if x.shape[0] > n else first
+
+
 def constant(be: Backend, values: Array) -> Array:
     """Return the values as weights are made of them: without a gradient, in float32 or wider."""
     return be.cast(be.stop_gradient(values), be.wide(values.dtype))
@@ -62,6 +68,18 @@ def constant(be: Backend, values: Array) -> Array:
 def expand(be: Backend, weights: Array, ndim: int) -> Array:
     """Append axes of size 1, so that weights per batch element meet arrays with event axes."""
     return be.xp.reshape(weights, (*weights.shape, *(1,) * (ndim - weights.ndim)))
+
+
+@primitive(native=True)
+def concat(be: Backend, x: Array, y: Array) -> Array:
+    """`x` and then `y`, along the first axis."""
+    return be.xp.concat([x, y], axis=0)
+
+
+concat.defvjp(
+    lambda be, x, y: (concat.function(be, x, y), (x,)),
+    lambda be, residuals, g: (g[: residuals[0].shape[0], ...], g[residuals[0].shape[0] :, ...]),  # noqa: ARG005
+)
 
 
 @primitive(native=True)

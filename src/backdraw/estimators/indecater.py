@@ -6,8 +6,8 @@ from typing import Any
 from backdraw.backend import Array, Backend
 from backdraw.distributions import Distribution
 from backdraw.estimators.arguments import as_distribution
-from backdraw.estimators.exact import event_start
-from backdraw.estimators.expectation import Function, attach, check_samples, constant, draw, evaluate
+from backdraw.estimators.exact import states_of
+from backdraw.estimators.expectation import Function, attach, check_samples, constant, draw, evaluate, evaluate_rest
 from backdraw.estimators.registry import register
 from backdraw.primitive import primitive
 
@@ -48,9 +48,9 @@ def indecater(f: Function, dist: Distribution | Array, *, samples: int = 1, rng:
 
     Notes
     -----
-    Unbiased; without variance for one factor, and for an f that is a sum over the factors. f is called twice: with one
-    value, to see which axes it sums up, and with S * D * K samples. A state of probability 0 adds nothing, whatever f makes
-    of it.
+    Unbiased; without variance for one factor, and for an f that is a sum over the factors. f is called twice: with S draws,
+    whose values show which axes it sums up, and with the S * D * (K - 1) that differ from them in one factor. A state of
+    probability 0 adds nothing, whatever f makes of it.
 
     References
     ----------
@@ -75,24 +75,38 @@ def indecater(f: Function, dist: Distribution | Array, *, samples: int = 1, rng:
     s = check_samples("indecater", samples)
     be = p.backend
     xp = be.xp
-    n = event_start(f, p)
+    x = draw(p, s, rng)
+    first = evaluate(f, x, p)
+    n = first.ndim - 1
     batch, factors = p.batch_shape[:n], p.batch_shape[n:]
     d = math.prod(factors)
     states, _ = p.stopped().support()
     k = states.shape[0]
-    one = xp.reshape(xp.eye(d, dtype=states.dtype, device=be.device(states)), (d, *(1,) * n, *factors)) > 0
-    x = draw(p, s, rng)
-    x = xp.where(xp.expand_dims(p.over_event(one), axis=1), states, xp.reshape(x, (s, 1, 1, *x.shape[1:])))
-    values = evaluate(f, xp.reshape(x, (s * d * k, *states.shape[1:])), p)
+    # Turn 0 of a factor is its state in the draw, and the other turns are the other states: on axis 1 here.
+    drawn = xp.expand_dims(states_of(p, states, x), axis=1)
+    turns = xp.reshape(xp.arange(k, dtype=drawn.dtype, device=be.device(drawn)), (1, k, *(1,) * (drawn.ndim - 2)))
+    turned = (drawn + turns) % k
+    index = p.over_event(xp.reshape(turned[:, 1:, ...], (s * (k - 1), *p.batch_shape)))
+    other = xp.take_along_axis(states, xp.broadcast_to(index, (s * (k - 1), *states.shape[1:])), axis=0)
+    one = xp.reshape(xp.eye(d, dtype=states.dtype, device=be.device(states)), (d, 1, *(1,) * n, *factors)) > 0
+    other = xp.reshape(other, (s, 1, k - 1, *states.shape[1:]))
+    others = xp.where(p.over_event(one), other, xp.reshape(x, (s, 1, 1, *x.shape[1:])))
+    others = xp.reshape(others, (s * d * (k - 1), *states.shape[1:]))
+    values = evaluate_rest(f, first, xp.concat([x, others], axis=0), p)
 
     wide = tuple(be.cast(be.stop_gradient(x), be.wide(x.dtype)) for x in p.params)
     probs, pullback = be.vjp(lambda *params: p.replace(**dict(zip(p.parameters, params, strict=True))).support()[1], wide)
     probs = be.stop_gradient(probs)
-    plain = xp.mean(xp.reshape(constant(be, values), (s, d, k, *batch)), axis=0)
-    of_states = xp.reshape(xp.moveaxis(plain, 0, -1), probs.shape)
+    plain = constant(be, values)
+    at_draw = xp.broadcast_to(xp.reshape(plain[:s, ...], (s, 1, 1, *batch)), (s, d, 1, *batch))
+    plain = xp.concat([at_draw, xp.reshape(plain[s:, ...], (s, d, k - 1, *batch))], axis=2)
+    plain = xp.reshape(xp.moveaxis(plain, 1, -1), turned.shape)
+    of_states = xp.mean(xp.take_along_axis(plain, (turns - drawn) % k, axis=1), axis=0)
     grads = pullback(be.cast(xp.where(probs > 0, of_states, 0.0), probs.dtype))
-    each = xp.moveaxis(xp.reshape(probs, (k, *batch, d)), -1, 0) / (s * d)
-    weights = xp.reshape(xp.broadcast_to(each, (s, *each.shape)), values.shape)
+    share = xp.take_along_axis(xp.broadcast_to(probs, turned.shape), turned, axis=1) / (s * d)
+    share = xp.reshape(share, (s, k, *batch, d))
+    rest = xp.reshape(xp.moveaxis(share[:, 1:, ...], -1, 1), values[s:, ...].shape)
+    weights = xp.concat([xp.sum(share[:, 0, ...], axis=-1), rest], axis=0)
     return attach(weighted(values, weights), p, grads, estimator="indecater")
 
 

@@ -8,8 +8,8 @@ from backdraw.backend import Array, Backend
 from backdraw.distributions import Categorical, Distribution
 from backdraw.errors import InvalidValueError
 from backdraw.estimators.arguments import as_distribution
-from backdraw.estimators.exact import LIMIT, event_start, expect
-from backdraw.estimators.expectation import Function, attach, check_samples, constant, draw, evaluate
+from backdraw.estimators.exact import LIMIT, expect, states_of
+from backdraw.estimators.expectation import Function, attach, check_samples, constant, draw, evaluate, evaluate_rest
 from backdraw.estimators.leave_one_out import ratios
 from backdraw.estimators.registry import register
 
@@ -68,8 +68,8 @@ def unordered_set(f: Function, dist: Distribution | Array, *, samples: int = 2, 
     Both are unbiased, and exact where S has all values of positive probability. The weights of the values sum to one and
     those of the scores to zero: a constant added to f leaves the gradient as it is. The ratios are exact sums over the
     subsets of S. Each draw takes a pass over all joint values, and all together over 2**samples subsets. f is called twice:
-    with one value, to see which axes it keeps as batch axes, and with `samples`. If fewer have positive probability, f is
-    shown others too, or the same again; they add nothing, whatever f makes of them.
+    with one draw, which shows which axes it keeps as batch axes, and with the others. If fewer than `samples` values have
+    positive probability, f is shown others too, or the same again; they add nothing, whatever f makes of them.
 
     References
     ----------
@@ -91,14 +91,18 @@ def unordered_set(f: Function, dist: Distribution | Array, *, samples: int = 2, 
     k = check_samples("unordered_set", samples, 2)
     if k > MOST:
         raise InvalidValueError(f"samples: unordered_set takes at most {MOST}, for its sums over 2**samples subsets, got {k}")
-    n = event_start(f, p)
-    support, logp = _joint(p, n, k)
     be = p.backend
     xp = be.xp
-    noise = random.noise(be, "gumbel", rng, tuple(logp.shape), logp)
-    index, log_drawn, rest = _largest(be, be.add_to(noise, logp), logp, k)
+    for_first, for_rest = random.streams(be, rng, 2, p.params[0])
+    x = draw(p, 1, for_first)
+    first = evaluate(f, x, p)
+    n = first.ndim - 1
+    support, logp = _joint(p, n, k)
+    start = _number(p, n, support, states_of(p, support, x)[0, ...])
+    noise = random.noise(be, "gumbel", for_rest, tuple(logp.shape), logp)
+    index, log_drawn, rest = _largest(be, be.add_to(noise, logp), logp, k, start)
     x = _chosen(p, n, support, index)
-    values = evaluate(f, x, p)
+    values = evaluate_rest(f, first, x, p)
     log_weights, log_others = ratios(be, log_drawn, be.logsumexp(rest))
     weights = xp.exp(log_weights)
     plain = _weighed(be, values, weights)
@@ -160,14 +164,17 @@ def sum_and_sample(f: Function, dist: Distribution | Array, *, samples: int = 2,
     """
     p = as_distribution(dist, "sum_and_sample", *_STATED["needs"])
     k = check_samples("sum_and_sample", samples, 2)
-    n = event_start(f, p)
-    support, logp = _joint(p, n, k)
     be = p.backend
     xp = be.xp
-    summed, log_summed, rest = _largest(be, logp, logp, k - 1)
+    likeliest = xp.argmax(p.stopped().support()[1], axis=0)
+    x = _of_states(p, p.stopped().support()[0], xp.expand_dims(likeliest, axis=0))
+    first = evaluate(f, x, p)
+    n = first.ndim - 1
+    support, logp = _joint(p, n, k)
+    summed, log_summed, rest = _largest(be, logp, logp, k - 1, _number(p, n, support, likeliest))
     drawn = xp.argmax(draw(Categorical(rest), 1, rng)[0, ...], axis=-1, keepdims=True)
     x = _chosen(p, n, support, xp.concat([summed, xp.astype(drawn, summed.dtype)], axis=-1))
-    values = evaluate(f, x, p)
+    values = evaluate_rest(f, first, x, p)
     log_weights = xp.concat([log_summed, be.logsumexp(rest)], axis=-1)
     weights = xp.exp(log_weights)
     scores = p.weighted_score(x, _first(be, weights * _weighed(be, values, weights)))
@@ -204,30 +211,47 @@ def _joint(p: Any, n: int, samples: int) -> tuple[Array, Array]:
     return values, logp
 
 
+def _number(p: Any, n: int, values: Array, states: Array) -> Array:
+    """Return the number of the joint value with these states of the factors, on a last axis of size 1."""
+    be, lead = p.backend, p.batch_shape[:n]
+    digits = be.xp.reshape(states, (*lead, math.prod(p.batch_shape[n:])))
+    return be.xp.sum(digits * _powers(be, values, digits), axis=-1, keepdims=True, dtype=digits.dtype)
+
+
+def _powers(be: Backend, values: Array, digits: Array) -> Array:
+    """Return what the digits count, the last axis being theirs."""
+    powers = [values.shape[0] ** j for j in range(digits.shape[-1])]
+    return be.xp.asarray(powers, dtype=digits.dtype, device=be.device(digits))
+
+
 def _chosen(p: Any, n: int, values: Array, index: Array) -> Array:
     """Return the joint values of these numbers as samples of the distribution's shape."""
     be = p.backend
-    xp, states, factors = be.xp, values.shape[0], p.batch_shape[n:]
-    powers = xp.asarray([states**j for j in range(math.prod(factors))], dtype=index.dtype, device=be.device(index))
-    digits = xp.moveaxis(xp.expand_dims(index, axis=-1) // powers % states, -2, 0)
-    digits = p.over_event(xp.reshape(digits, (index.shape[-1], *p.batch_shape)))
-    x = xp.take_along_axis(values, xp.broadcast_to(digits, (index.shape[-1], *values.shape[1:])), axis=0)
-    return be.cast(x, p.params[0].dtype)
+    xp, factors = be.xp, math.prod(p.batch_shape[n:])
+    index = xp.broadcast_to(xp.expand_dims(index, axis=-1), (*index.shape, factors))
+    states = xp.moveaxis(index // _powers(be, values, index) % values.shape[0], -2, 0)
+    return be.cast(_of_states(p, values, xp.reshape(states, (states.shape[0], *p.batch_shape))), p.params[0].dtype)
 
 
-def _largest(be: Backend, utilities: Array, logp: Array, k: int) -> tuple[Array, Array, Array]:
-    """Return the numbers of the k largest utilities, their log-probabilities, and all others, -inf in their places.
+def _of_states(p: Any, values: Array, states: Array) -> Array:
+    """Return samples whose factors have these states."""
+    xp, states = p.backend.xp, p.over_event(states)
+    return xp.take_along_axis(values, xp.broadcast_to(states, (states.shape[0], *values.shape[1:])), axis=0)
 
-    Of equals the first comes first, on every backend. Where no utility is left but -inf, a number comes again, and its
-    log-probability is then -inf.
+
+def _largest(be: Backend, utilities: Array, logp: Array, k: int, first: Array) -> tuple[Array, Array, Array]:
+    """Return `first` and the numbers of the k - 1 largest other utilities, their log-probabilities, and all others.
+
+    Of equals the first comes first, on every backend. In the places of those returned, the others have -inf. Where no utility
+    is left but -inf, a number comes again, and its log-probability is then -inf.
     """
-    xp, places, found = be.xp, None, []
-    for _ in range(k):
-        index = xp.argmax(utilities, axis=-1, keepdims=True)
-        if places is None:
-            places = xp.arange(logp.shape[-1], dtype=index.dtype, device=be.device(index))
+    xp, index, found = be.xp, first, []
+    places = xp.arange(logp.shape[-1], dtype=first.dtype, device=be.device(first))
+    for left in range(k - 1, -1, -1):
         found.append((index, be.gather(logp, index)))
         utilities, logp = (xp.where(index == places, -xp.inf, u) for u in (utilities, logp))
+        if left:
+            index = xp.astype(xp.argmax(utilities, axis=-1, keepdims=True), first.dtype)
     numbers, log_probs = (xp.concat(list(each), axis=-1) for each in zip(*found, strict=True))
     return numbers, log_probs, logp
 
