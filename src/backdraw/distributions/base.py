@@ -23,6 +23,7 @@ NEEDS = {
     "mean": "its mean is not known in closed form; take an estimator that relaxes, such as backdraw.gumbel_softmax",
     "covariance_product": "the covariance at a given mean is not known in closed form; take backdraw.straight_through",
     "conditional_perturb": "the law of its utilities given the draw is not known; take an estimator that does without",
+    "trapezoid": "the covariance at a given mean is not known in closed form; take backdraw.straight_through",
     "pull_given_argmax": "the law of its utilities given the draw is not known; take backdraw.rloo",
     "gapped": "its utilities cannot be moved so that a draw is their argmax; take backdraw.straight_through",
     "project": "it has no projection onto its mean parameters; take backdraw.straight_through",

@@ -155,6 +155,10 @@ class Bernoulli(Distribution):
         """Covariance of the bits whose mean is given, ``mean * (1 - mean)``, times c."""
         return c * (mean * (1.0 - mean))
 
+    def trapezoid(self, x: Array, c: Array) -> Array:
+        """Half the sum of the covariance and of ``(x - mean)**2``, times c: for bits, of half of ``|x - mean|``."""
+        return c * (0.5 * self.backend.xp.abs(x - self.mean()))
+
     def rowwise(self, body: Callable[..., Array], *arrays: Array, **static: Any) -> Array:
         """``body(p, *arrays, **static)``, where p are blocks of these bits."""
         return self.backend.rowwise(_of_rows, self.logits, *arrays, of_rows=body, **static)

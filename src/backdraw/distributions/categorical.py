@@ -208,6 +208,12 @@ class Categorical(Distribution):
         rows = (simplex.last(be, x, self.axis) for x in (mean, c))
         return simplex.unlast(be, be.softmax_vjp(*rows), self.axis)
 
+    def trapezoid(self, x: Array, c: Array) -> Array:
+        """Half the sum of the covariance and of ``(x - mean) (x - mean)^T``, times c."""
+        be = self.backend
+        rows = (simplex.last(be, a, self.axis) for a in (self.mean(), x, c))
+        return simplex.unlast(be, simplex.trapezoid(be, *rows), self.axis)
+
     def rowwise(self, body: Callable[..., Array], *arrays: Array, **static: Any) -> Array:
         """``body(p, *arrays, **static)``, where p are blocks of rows, the categories along the last axis."""
         be = self.backend

@@ -41,6 +41,12 @@ def project(be: Backend, y: Array, x: Array) -> Array:
     return xp.where(live, be.at_least(y - tau, 0.0), 0.0)
 
 
+def trapezoid(be: Backend, m: Array, x: Array, c: Array) -> Array:
+    """Half of ``m * (c - <m, c>) + (x - m) * <x - m, c>`` for one-hot x: each entry of m against x, in few passes."""
+    g = m * (0.5 * (c - be.row_sum(x * c)))
+    return g - x * be.row_sum(g)
+
+
 def gapped(be: Backend, u: Array, x: Array, *, gap: float) -> Array:
     """Less the largest, 0 for the drawn entry and at most -gap for the others."""
     xp, low, u = be.xp, be.lowest(u), be.cast(u, be.wide(u.dtype))

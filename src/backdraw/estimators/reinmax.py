@@ -12,7 +12,7 @@ from backdraw.primitive import Primitive
 
 @register(
     kind="draw", gradient="biased", forward="hard", law=True, differentiable_f=True, domain="discrete",
-    needs=("sample", "mean", "covariance_product"), reference="arXiv 2304.08612",
+    needs=("sample", "mean", "covariance_product", "trapezoid"), reference="arXiv 2304.08612",
 )  # fmt: skip
 def reinmax(dist: Distribution | Array, *, temperature: Any = 1.0, rng: Any = None) -> Array:
     r"""Draw exactly, and back-propagate by Heun's method, which is accurate to the second order.
@@ -73,7 +73,7 @@ def reinmax(dist: Distribution | Array, *, temperature: Any = 1.0, rng: Any = No
     >>> pullback(np.array([1.0, 0.0, 0.0]))[0].round(3)
     array([ 0.167,  0.   , -0.167])
     """
-    p = as_distribution(dist, "reinmax", "sample", "mean", "covariance_product")
+    p = as_distribution(dist, "reinmax", "sample", "mean", "covariance_product", "trapezoid")
     t = check_positive("temperature", temperature, p.backend, p.params[0])
     static = {"family": type(p), "plain": tuple(getattr(p, name) for name in p.plain)}
     arrays = (p.sample(p.draw_noise(rng)), *(getattr(p, name) for name in p.arrays))
@@ -88,11 +88,11 @@ def _ones(be: Backend, x: Array) -> Array:  # noqa: ARG001
 
 def heun(p: Any, ones: Array, c: Array, *traced: Array, temperature: float | None) -> Array:
     """Return the gradient in the logits of p, for the draw x and the cotangent c."""
-    t = traced[0] if temperature is None else temperature
-    m = p.mean()
-    m_t = m if temperature == 1.0 else p.mean(temperature=t)
     x = p.backend.xp.astype(ones, c.dtype)
-    return 2.0 * p.covariance_product((x + m_t) / 2.0, c) - p.covariance_product(m, c) / 2.0
+    if temperature == 1.0:
+        return p.trapezoid(x, c)
+    m_t = p.mean(temperature=traced[0] if temperature is None else temperature)
+    return 2.0 * p.covariance_product((x + m_t) / 2.0, c) - p.covariance_product(p.mean(), c) / 2.0
 
 
 class ReinMax(Primitive):
