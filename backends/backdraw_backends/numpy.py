@@ -120,6 +120,26 @@ class NumPyBackend(StandardBackend):
                 return little
         return host_noise.noise(kind, host_noise.source(rng, self), shape, dtype)
 
+    def scan(
+        self,
+        f: Callable[[Any, Any], tuple[Any, Array]],
+        init: Any,
+        xs: Any,
+        until: Callable[[Any], Array] | None = None,
+    ) -> tuple[Any, Array]:
+        """Put every y where it stays: to stack them at the end is to copy all of them into fresh memory."""
+        n = (xs[0] if isinstance(xs, tuple) else xs).shape[0]
+        carry, out, made = init, None, 0
+        for i in range(n):
+            carry, y = f(carry, tuple(x[i, ...] for x in xs) if isinstance(xs, tuple) else xs[i, ...])
+            made = i + 1
+            if y is not None:
+                out = np.empty((n, *y.shape), y.dtype) if out is None else out
+                out[i, ...] = y
+            if until is not None and until(carry):
+                break
+        return carry, out if out is None else out[:made, ...]
+
     def rowwise(self, body: Callable[..., Array], *arrays: Array, **static: Any) -> Array:
         """Run the body on blocks of rows."""
         plain = tuple(map(self.raw, arrays))

@@ -6,8 +6,7 @@ With utilities u of the states and w of the steps, and the messages ``v_T = u_T`
 
 the first variable has the law softmax(v_1), and the next one, given the state j of the one before, softmax(w_t(j) + v_(t+1)).
 From these kernels all else follows by sums of products of probabilities, and nothing is subtracted. Only the messages are
-logarithms, and only where their exponentials might leave the floats are they computed as such. All of it is computed in
-float64: a sum of utilities of +-1000 has no digits left in float32.
+logarithms. All of it is computed in float64: a sum of utilities of +-1000 has no digits left in float32.
 
 The axis of time is in front here: u is (T, ..., K), w and the kernels are (T - 1, ..., K, K).
 """
@@ -16,8 +15,6 @@ from collections.abc import Callable
 
 from backdraw.backend import Array, Backend
 from backdraw.distributions.temperature import scaled
-
-_SPREAD = 200.0  # exp(-400), and sums of such products, are floats
 
 
 def time_first(be: Backend, u: Array, w: Array, temperature: float = 1.0) -> tuple[Array, Array]:
@@ -41,50 +38,20 @@ def from_front(be: Backend, x: Array, event: int) -> Array:
 def kernels(be: Backend, u: Array, w: Array) -> tuple[Array, Array]:
     """Return the message of the first variable, and the kernels; a state with no way on has a kernel of zeros."""
     xp = be.xp
-    if w.shape[0] == 0:
-        last = u[-1, ...]
-        return last, xp.zeros((0, *last.shape, last.shape[-1]), dtype=last.dtype, device=be.device(last))
-    low, high = xp.min(w, axis=(-2, -1)), xp.max(w, axis=(-2, -1))
-    fits = xp.all(high - low < _SPREAD) & xp.all((u > be.row_max(u) - _SPREAD) | (u == -xp.inf))
-    return be.either(fits, lambda u, w: _by_products(be, u, w), lambda u, w: _by_logarithms(be, u, w), u, w)
-
-
-def _by_products(be: Backend, u: Array, w: Array) -> tuple[Array, Array]:
-    """Filter exponentials of messages, over their largest: where all steps are possible, none leaves the floats."""
-    xp, n = be.xp, u.shape[-1]
-    top = be.at_least(be.row_max(u), be.lowest(u))
-    most = xp.max(w, axis=(-2, -1), keepdims=True)
-    states, steps = xp.exp(u - top), xp.exp(w - most)
-
-    def back(v: Array, x: tuple[Array, Array]) -> tuple[Array, Array]:
-        total = (x[1] @ v[..., None])[..., 0]
-        new = x[0] * total
-        scale = be.row_max(new)
-        scale = xp.where(scale > 0, scale, 1.0)
-        return new / scale, xp.concat([v, total, scale], axis=-1)
-
-    first, found = be.scan(back, states[-1, ...], (xp.flip(states[:-1, ...], axis=0), xp.flip(steps, axis=0)))
-    found = xp.flip(found, axis=0)
-    v, total, scale = found[..., :n], found[..., n : 2 * n], found[..., 2 * n :]
-    inverse = xp.where(total > 0, 1.0 / xp.where(total > 0, total, 1.0), 0.0)
-    logs = xp.sum(xp.log(scale) + most[..., 0], axis=0) + xp.sum(top, axis=0)
-    message = xp.where(first > 0, xp.log(xp.where(first > 0, first, 1.0)) + logs, -xp.inf)
-    return message, steps * v[..., None, :] * inverse[..., None]
-
-
-def _by_logarithms(be: Backend, u: Array, w: Array) -> tuple[Array, Array]:
-    xp = be.xp
 
     def back(v: Array, x: tuple[Array, Array]) -> tuple[Array, Array]:
         s = x[1] + v[..., None, :]
-        top = be.at_least(be.row_max(s), be.lowest(s))
+        top = be.at_least(be.stop_gradient(be.row_max(s)), be.lowest(s))
         e = xp.exp(s - top)
         total = be.row_sum(e)
         live = total != 0
         total = xp.where(live, total, 1.0)
         return x[0] + xp.where(live, top + xp.log(total), -xp.inf)[..., 0], e / total
 
-    v, kernels = be.scan(back, u[-1, ...], (xp.flip(u[:-1, ...], axis=0), xp.flip(w, axis=0)))
+    last = u[-1, ...]
+    if w.shape[0] == 0:
+        return last, xp.zeros((0, *last.shape, last.shape[-1]), dtype=last.dtype, device=be.device(last))
+    v, kernels = be.scan(back, last, (xp.flip(u[:-1, ...], axis=0), xp.flip(w, axis=0)))
     return v, xp.flip(kernels, axis=0)
 
 
