@@ -3,6 +3,7 @@
 from typing import Any
 
 from backdraw.backend import Array, Backend
+from backdraw.distributions.base import fold
 from backdraw.primitive import primitive
 
 
@@ -204,4 +205,5 @@ def pull_given_argmax(be: Backend, logits: Array, u: Array, x: Array, g: Array) 
     xp, own = be.xp, be.cast(logits, g.dtype)
     noise = u - xp.where(xp.isinf(own), 0.0, own)
     sign = xp.where(x > 0, xp.ones_like(g), -1.0)
-    return be.cast(g * xp.exp(be.log_sigmoid(-sign * own) - be.log_sigmoid(sign * noise)), logits.dtype)
+    g = g * xp.exp(be.log_sigmoid(-sign * own) - be.log_sigmoid(sign * noise))
+    return be.cast(fold(be, g, logits), logits.dtype)

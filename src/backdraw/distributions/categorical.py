@@ -158,9 +158,12 @@ class Categorical(Distribution):
         """Random utilities given that their argmax is the draw x, from Gumbel noise; differentiable in the logits."""
         return simplex.conditional_gumbels(self.utilities, x, noise, axis=self.axis)
 
-    def pull_given_argmax(self, u: Array, x: Array, g: Array) -> tuple[Array]:
-        """Cotangent g of random utilities u, back to the logits, less that of utilities given that x is their argmax."""
-        return (simplex.pull_given_argmax(self.backend, self.utilities, u, x, g, axis=self.axis),)
+    def pull_given_argmax(self, u: Array, x: Array, g: Array) -> tuple[Array]:  # noqa: ARG002
+        """Cotangent g of random utilities u, back to the logits, less that of utilities given that x is their argmax.
+
+        There may be samples in front, over which this is the sum.
+        """
+        return (simplex.pull_given_argmax(self.backend, self.utilities, u, g, axis=self.axis),)
 
     def relaxed_draw(self, rng: Any, temperature: Any, regularizer: str) -> Array:
         """Return what `relax` makes of fresh random utilities; the softmax in one go with the noise."""

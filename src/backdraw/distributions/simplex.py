@@ -3,6 +3,7 @@
 from typing import Any
 
 from backdraw.backend import Array, Backend
+from backdraw.distributions.base import fold
 from backdraw.primitive import primitive
 
 
@@ -288,16 +289,14 @@ def _pull_conditional(be: Backend, logits: Array, x: Array, noise: Array, u: Arr
 conditional_gumbels.defvjp(_conditional_gumbels_fwd, _conditional_gumbels_vjp)
 
 
-def pull_given_argmax(be: Backend, logits: Array, u: Array, x: Array, g: Array, *, axis: int) -> Array:
-    """Pull g back from u = logits + noise, less what it would be from Gumbels with the argmax x that are u too."""
-    rows = (last(be, be.cast(a, g.dtype), axis) for a in (logits, u, x, g))
-    return be.cast(unlast(be, be.rowwise(_pull_given_argmax, *rows), axis), logits.dtype)
-
-
-def _pull_given_argmax(be: Backend, logits: Array, u: Array, x: Array, g: Array) -> Array:
+def pull_given_argmax(be: Backend, logits: Array, u: Array, g: Array, *, axis: int) -> Array:
+    """Pull g back from u = logits + noise, less what it would be from Gumbels with the argmax of u that are u too."""
     # With fixed noise, the largest of the conditional Gumbels moves with logsumexp(logits), and the others u_j, which solve
     # exp(-u_j) = noise / exp(logits_j) + exp(-top), by a share exp(u_j - top) with it and by the rest with their own logit.
-    xp = be.xp
-    top = be.row_sum(xp.where(x > 0, u, 0.0))
-    own = g * xp.exp(u - top)
-    return own - be.softmax(logits) * be.row_sum(own)
+    rows, u, g = (last(be, be.cast(a, g.dtype), axis) for a in (logits, u, g))
+    own = fold(be, be.rowwise(_shares, u, g), rows)
+    return be.cast(unlast(be, own - be.softmax(rows) * be.row_sum(own), axis), logits.dtype)
+
+
+def _shares(be: Backend, u: Array, g: Array) -> Array:
+    return g * be.xp.exp(u - be.at_least(be.row_max(u), be.lowest(u)))

@@ -175,8 +175,8 @@ def _estimate(f: Function, c: Function, p: Any, temperature: Any, scale: Any, n:
         tilde = be.cast(relaxed, be.wide(relaxed.dtype))
         (path,) = pullback(be.cast(scale / n * xp.ones_like(tilde), relaxed.dtype))
         scores = p.weighted_score(b, (constant(be, values) - scale * tilde) / n)
-        paths = many.pull_given_argmax(u, b, path)
-        grads = tuple(score + xp.sum(path, axis=0) for score, path in zip(scores, paths, strict=True))
+        paths = p.stopped().pull_given_argmax(u, b, path)
+        grads = tuple(score + path for score, path in zip(scores, paths, strict=True))
     return attach(mean(values), p, grads, estimator=estimator)
 
 
