@@ -127,6 +127,10 @@ class JaxBackend(Backend):
         """JAX's own."""
         return jnp.clip(x, low, high)
 
+    def sum_samples(self, x: Array) -> Array:
+        """As a product of matrices: XLA's sum over a first axis takes up to twenty times as long on CPUs."""
+        return jnp.tensordot(jnp.ones(x.shape[0], x.dtype), x, 1, precision=jax.lax.Precision.HIGHEST)
+
     def invert_cdf(self, weights: Array, uniform: Array) -> Array:
         """Do as the base class, on edges that no empty interval moves: XLA sums in parallel, and its last bits vary."""
         edges = jax.lax.cummax(jnp.where(weights > 0, self.cumsum(weights), 0.0), axis=weights.ndim - 1)

@@ -139,6 +139,10 @@ class Backend(ABC):
         """Sum along the last axis, which is kept with size 1."""
         return self.xp.sum(x, axis=-1, keepdims=True)
 
+    def sum_samples(self, x: Array) -> Array:
+        """Sum of floats over the first axis."""
+        return self.xp.sum(x, axis=0)
+
     def softmax(self, x: Array, temperature: float = 1.0) -> Array:
         """Softmax of ``x / temperature`` along the last axis; a row of -inf alone gives zeros."""
         return self.rowwise(_softmax, x, temperature=temperature)

@@ -118,7 +118,7 @@ class Distribution:
         scores = self.score(x)  # type: ignore[attr-defined]
         every = scores if isinstance(scores, tuple) else (scores,)
         wide = (xp.reshape(weights, (*weights.shape, *(1,) * (s.ndim - weights.ndim))) for s in every)
-        return tuple(xp.sum(w * s, axis=0) for w, s in zip(wide, every, strict=True))
+        return tuple(self.backend.sum_samples(w * s) for w, s in zip(wide, every, strict=True))
 
     def repeated(self, n: int) -> Self:
         """Return the distribution of `n` independent draws: the parameters with one more batch axis, in front."""
@@ -201,7 +201,7 @@ def check_shape(shape: Any) -> tuple[int, ...]:
 
 def fold(be: Backend, g: Array, x: Array) -> Array:
     """Sum the cotangent of several samples in front over them, to the shape of their parameter x."""
-    return be.xp.sum(be.xp.reshape(g, (-1, *x.shape)), axis=0) if g.ndim > x.ndim else g
+    return be.sum_samples(be.xp.reshape(g, (-1, *x.shape))) if g.ndim > x.ndim else g
 
 
 @primitive(native=True)
@@ -230,5 +230,5 @@ def repeat(be: Backend, x: Array, *, n: int) -> Array:
 
 repeat.defvjp(
     lambda be, x, *, n: (repeat.function(be, x, n=n), ()),
-    lambda be, residuals, g, *, n: (be.xp.sum(g, axis=0),),  # noqa: ARG005
+    lambda be, residuals, g, *, n: (be.sum_samples(g),),  # noqa: ARG005
 )

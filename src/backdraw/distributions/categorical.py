@@ -111,10 +111,10 @@ class Categorical(Distribution):
 
     def weighted_score(self, x: Array, weights: Array, *, centred: bool = False) -> tuple[Array, ...]:
         """Return the sum over samples of weight times score; where the weights sum to zero, the draws alone say it."""
-        xp = self.backend.xp
-        w = xp.reshape(weights, (*weights.shape, *(1,) * (x.ndim - weights.ndim)))
-        total = xp.sum(w * x, axis=0)
-        return (total if centred else total - xp.sum(w, axis=0) * self.stopped().mean(),)
+        be = self.backend
+        w = be.xp.reshape(weights, (*weights.shape, *(1,) * (x.ndim - weights.ndim)))
+        total = be.sum_samples(w * x)
+        return (total if centred else total - be.sum_samples(w) * self.stopped().mean(),)
 
     def mean(self, *, temperature: Any = 1.0, regularizer: str = "entropy") -> Array:
         """Probabilities, of the logits divided by `temperature`; or what `relax` makes of the logits in their place."""

@@ -151,5 +151,5 @@ def _antithetic(
     values = evaluate(f, xp.concat([x, other]), p)
     plain = constant(be, values)
     difference = plain[:n, ...] - plain[n:, ...]
-    grad = xp.mean(expand(be, difference, x.ndim) * weigh(p, u, x, other), axis=0)
+    grad = be.sum_samples(expand(be, difference, x.ndim) * weigh(p, u, x, other)) / x.shape[0]
     return attach(mean(values), p, (grad,), estimator=estimator)

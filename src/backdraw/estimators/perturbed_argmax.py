@@ -100,7 +100,7 @@ def perturbed_argmax(
     scale = check_positive("sigma", sigma, be, p.params[0])
     kind = check_noise(noise, p)
     x, z = perturbed(p, kind, scale, samples, rng)
-    y = be.cast(be.xp.mean(be.cast(x, be.wide(x.dtype)), axis=0), x.dtype)
+    y = be.cast(be.sum_samples(be.cast(x, be.wide(x.dtype))) / samples, x.dtype)
     static = {"kind": kind, "axes": p.event_axes(y), "noise_axes": p.event_axes(u)}
     if isinstance(scale, float):
         return _perturbed_argmax(y, u, z, x, **static, sigma=scale)
@@ -161,7 +161,7 @@ class PerturbedArgmax(Primitive):
         for axis in noise_axes:
             sizes[axis] = 1
         worth, score, live = xp.reshape(worth, tuple(sizes)) / (n * scale), SCORES[kind](xp, z), xp.isfinite(u)
-        to_u = xp.where(live, xp.sum(worth * score, axis=0), 0.0)  # noise moves nothing that is infinite
+        to_u = xp.where(live, be.sum_samples(worth * score), 0.0)  # noise moves nothing that is infinite
         grads = [be.cast(to_u, u.dtype), None, None]
         if sigma is None:  # the density of u + sigma z has the derivative (nu'(z) z - 1) / sigma in sigma
             to_sigma = xp.sum(xp.where(live, worth * (score * z - 1.0), 0.0))
