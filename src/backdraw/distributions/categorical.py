@@ -159,10 +159,7 @@ class Categorical(Distribution):
         return simplex.conditional_gumbels(self.utilities, x, noise, axis=self.axis)
 
     def pull_given_argmax(self, u: Array, x: Array, g: Array) -> tuple[Array]:  # noqa: ARG002
-        """Cotangent g of random utilities u, back to the logits, less that of utilities given that x is their argmax.
-
-        There may be samples in front, over which this is the sum.
-        """
+        """Cotangent g of utilities u, back to the logits, less that of utilities given their argmax x; summed over samples."""
         return (simplex.pull_given_argmax(self.backend, self.utilities, u, g, axis=self.axis),)
 
     def relaxed_draw(self, rng: Any, temperature: Any, regularizer: str) -> Array:
