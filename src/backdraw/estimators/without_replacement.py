@@ -166,9 +166,9 @@ def sum_and_sample(f: Function, dist: Distribution | Array, *, samples: int = 2,
     k = check_samples("sum_and_sample", samples, 2)
     be = p.backend
     xp = be.xp
-    likeliest = xp.argmax(p.stopped().support()[1], axis=0)
-    x = _of_states(p, p.stopped().support()[0], xp.expand_dims(likeliest, axis=0))
-    first = evaluate(f, x, p)
+    values, probs = p.stopped().support()
+    likeliest = xp.argmax(probs, axis=0)
+    first = evaluate(f, _of_states(p, values, xp.expand_dims(likeliest, axis=0)), p)
     n = first.ndim - 1
     support, logp = _joint(p, n, k)
     summed, log_summed, rest = _largest(be, logp, logp, k - 1, _number(p, n, support, likeliest))
