@@ -63,6 +63,20 @@ def _quietly(body: Callable[..., Array], *args: Any, **static: Any) -> Array:
     return body(*args, **static)
 
 
+class _Rows:
+    """Room for `n` arrays of one shape, made when the first of them comes."""
+
+    def __init__(self, n: int) -> None:
+        self.n, self.made = n, 0
+        self.out: Any = None
+
+    def append(self, y: np.ndarray) -> None:
+        if self.out is None:
+            self.out = np.empty((self.n, *y.shape), y.dtype)
+        self.out[self.made, ...] = y
+        self.made += 1
+
+
 class NumPyBackend(StandardBackend):
     """NumPy arrays; small ones in one go, large ones by blocks of rows on several threads."""
 
@@ -120,25 +134,13 @@ class NumPyBackend(StandardBackend):
                 return little
         return host_noise.noise(kind, host_noise.source(rng, self), shape, dtype)
 
-    def scan(
-        self,
-        f: Callable[[Any, Any], tuple[Any, Array]],
-        init: Any,
-        xs: Any,
-        until: Callable[[Any], Array] | None = None,
-    ) -> tuple[Any, Array]:
-        """Put every y where it stays: to stack them at the end is to copy all of them into fresh memory."""
-        n = (xs[0] if isinstance(xs, tuple) else xs).shape[0]
-        carry, out, made = init, None, 0
-        for i in range(n):
-            carry, y = f(carry, tuple(x[i, ...] for x in xs) if isinstance(xs, tuple) else xs[i, ...])
-            made = i + 1
-            if y is not None:
-                out = np.empty((n, *y.shape), y.dtype) if out is None else out
-                out[i, ...] = y
-            if until is not None and until(carry):
-                break
-        return carry, out if out is None else out[:made, ...]
+    def collector(self, n: int) -> Any:
+        """Return what puts every result where it stays: to stack them at the end copies all of them into fresh memory."""
+        return _Rows(n)
+
+    def stacked(self, ys: Any) -> Array | None:
+        """Return the rows that were filled."""
+        return None if ys.out is None else ys.out[: ys.made, ...]
 
     def rowwise(self, body: Callable[..., Array], *arrays: Array, **static: Any) -> Array:
         """Run the body on blocks of rows."""

@@ -87,13 +87,23 @@ class Backend(ABC):
         """Loop ``carry, y = f(carry, x)`` over the first axis of `xs`; return the last carry and the stacked y, or None."""
         # xs is an array, or a tuple of arrays, and then x is a tuple too. Once the bool `until` of a carry holds, f changes
         # nothing, and the loop may end: there are as many y as steps were made.
-        carry, y, ys = init, None, []
-        for i in range((xs[0] if isinstance(xs, tuple) else xs).shape[0]):
+        carry, n = init, (xs[0] if isinstance(xs, tuple) else xs).shape[0]
+        ys: Any = self.collector(n)
+        for i in range(n):
             carry, y = f(carry, tuple(x[i, ...] for x in xs) if isinstance(xs, tuple) else xs[i, ...])
-            ys.append(y)
+            if y is not None:
+                ys.append(y)
             if until is not None and self.either(until(carry), lambda: True, lambda: False):
                 break
-        return carry, None if y is None else self.xp.stack(ys)
+        return carry, self.stacked(ys)
+
+    def collector(self, n: int) -> Any:  # noqa: ARG002
+        """Return what takes up to `n` results of `scan`, by ``append``."""
+        return []
+
+    def stacked(self, ys: Any) -> Array | None:
+        """Return what a collector took as one array; None if that was nothing."""
+        return self.xp.stack(ys) if ys else None
 
     def either(self, flag: Array, fast: Callable[..., Array], safe: Callable[..., Array], *arrays: Array) -> Array:
         """``fast(*arrays)`` where a scalar of bool holds, else ``safe(*arrays)``, which is right in any case."""

@@ -6,7 +6,7 @@ from typing import Any, ClassVar
 
 from backdraw import random
 from backdraw.backend import Array, Backend, backend_of
-from backdraw.distributions import simplex, sparse
+from backdraw.distributions import gumbels, simplex, sparse
 from backdraw.distributions.base import Distribution, check_logits, perturb
 from backdraw.errors import InvalidTypeError, InvalidValueError
 
@@ -156,11 +156,11 @@ class Categorical(Distribution):
 
     def conditional_perturb(self, x: Array, noise: Array) -> Array:
         """Random utilities given that their argmax is the draw x, from Gumbel noise; differentiable in the logits."""
-        return simplex.conditional_gumbels(self.utilities, x, noise, axis=self.axis)
+        return gumbels.conditional_gumbels(self.utilities, x, noise, axis=self.axis)
 
     def pull_given_argmax(self, u: Array, x: Array, g: Array) -> tuple[Array]:  # noqa: ARG002
         """Cotangent g of utilities u, back to the logits, less that of utilities given their argmax x; summed over samples."""
-        return (simplex.pull_given_argmax(self.backend, self.utilities, u, g, axis=self.axis),)
+        return (gumbels.pull_given_argmax(self.backend, self.utilities, u, g, axis=self.axis),)
 
     def relaxed_draw(self, rng: Any, temperature: Any, regularizer: str) -> Array:
         """Return what `relax` makes of fresh random utilities; the softmax in one go with the noise."""
