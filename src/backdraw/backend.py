@@ -141,6 +141,10 @@ class Backend(ABC):
         """``take_along_axis`` along the last axis; the axes in front are the same."""
         return self.xp.take_along_axis(x, index, axis=-1)
 
+    def inverse(self, x: Array) -> Array:
+        """Inverses of matrices; NaN or anything, but no error, where one has none."""
+        return self.xp.linalg.inv(x)
+
     def row_max(self, x: Array) -> Array:
         """Maximum along the last axis, which is kept with size 1."""
         return self.xp.max(x, axis=-1, keepdims=True)

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from backdraw.backend import Array, Backend
-from backdraw.distributions import directed, star_mesh, trees
+from backdraw.distributions import directed, kirchhoff, star_mesh, trees
 from backdraw.distributions.base import check_logits
 from backdraw.distributions.exponential_family import ExponentialFamily, finite, flat, scaled, square
 from backdraw.distributions.rooted import Rooted
@@ -33,13 +33,12 @@ class Graph:
         return trees.of_edges(be, matrix, self.edges, self.count)
 
     def _either(self, be: Backend, z: Array, fast: Callable[[Array, Array], Array], safe: Callable[[Array], Array]) -> Array:
-        """``fast(weights, top)``, the weights over exp(top), if they fit into floats, else ``safe(logits)``; of matrices."""
+        """``fast(weights, top)``, of edges over exp(top), if they fit into floats, else ``safe(logits)``, of a matrix."""
         xp, top = be.xp, _top(be, z)
 
         def weighed(z: Array) -> Array:
             live = z > -xp.inf
-            w = xp.where(live, xp.exp(xp.where(live, z - top, 0.0)), 0.0)
-            return fast(self._matrix(be, w, 0.0), top)
+            return fast(xp.where(live, xp.exp(xp.where(live, z - top, 0.0)), 0.0), top)
 
         fits = xp.all((z > top - _RANGE) | (z == -xp.inf))
         return be.either(fits, weighed, lambda z: safe(self._matrix(be, z, -xp.inf)), z)
@@ -50,18 +49,26 @@ class Graph:
         return Rooted(self.nodes, 0)
 
     def marginals(self, be: Backend, u: Array, t: Array | None = None, *, temperature: float) -> Array:
-        """Marginals, and in rows those of the elimination and the resistances, or the marginals of directed edges."""
+        """Marginals, and a matrix in a row: the inverse, what is left of star-mesh, or the marginals of directed edges."""
         xp = be.xp
 
-        def fast(w: Array, top: Array) -> Array:  # noqa: ARG001
-            e = star_mesh.eliminate(be, w)
+        def by_inverse(w: Array, g: Array, r: Array) -> Array:
+            return xp.concat([w * r, flat(be, g)], axis=-1)
+
+        def by_elimination(w: Array, g: Array, r: Array) -> Array:  # noqa: ARG001
+            e = star_mesh.eliminate(be, self._matrix(be, w, 0.0))
             r = star_mesh.resistances(be, e)
             live = xp.all(e.total[..., 1:] > 0, axis=-1)[..., None]
-            return xp.concat([xp.where(live, self._of_edges(be, w * r), 0.0), flat(be, e.rows), flat(be, r)], axis=-1)
+            return xp.concat([xp.where(live, w * self._of_edges(be, r), 0.0), flat(be, e.rows + xp.triu(r))], axis=-1)
+
+        def fast(w: Array, top: Array) -> Array:  # noqa: ARG001
+            g, roots = kirchhoff.inverse(be, self._matrix(be, w, 0.0))
+            r = kirchhoff.resistances(be, g, self.edges, self.count)
+            return be.either(kirchhoff.accurate(be, g, roots, r, self.edges), by_inverse, by_elimination, w, g, r)
 
         def safe(logits: Array) -> Array:
             m = self._rooted.marginals(be, flat(be, logits), temperature=1.0)
-            return xp.concat([self._both_ways(be, m), m, xp.zeros_like(m)], axis=-1)
+            return xp.concat([self._both_ways(be, m), m], axis=-1)
 
         return self._either(be, scaled(be, u, temperature if t is None else t), fast, safe)
 
@@ -72,26 +79,38 @@ class Graph:
 
     def pulled(self, be: Backend, u: Array, packed: Array, g: Array, t: Array | None = None, *, temperature: float) -> Array:
         """Covariance times g."""
-        xp, count, size = be.xp, self.count, self.nodes**2
-        first, second = packed[..., count : count + size], packed[..., count + size :]
-        z, g = scaled(be, u, temperature if t is None else t), self._matrix(be, xp.astype(g, xp.float64), 0.0)
+        xp, m, row = be.xp, packed[..., : self.count], packed[..., self.count :]
+        z, g = scaled(be, u, temperature if t is None else t), xp.astype(g, xp.float64)
+
+        def by_inverse(w: Array, known: Array, g: Array) -> Array:
+            dw = w * g
+            dr = kirchhoff.tangent(be, known, self._matrix(be, dw, 0.0), self.edges, self.count)
+            return dw * kirchhoff.resistances(be, known, self.edges, self.count) + w * dr
+
+        def by_elimination(w: Array, known: Array, g: Array) -> Array:
+            upper, dw = xp.triu(known), w * g
+            r = upper + xp.matrix_transpose(upper)
+            e = star_mesh.eliminated(be, xp.tril(known))
+            dr = star_mesh.tangent(be, e, r, self._matrix(be, dw, 0.0))
+            return self._of_edges(be, dr) * w + dw * self._of_edges(be, r)
 
         def fast(w: Array, top: Array) -> Array:  # noqa: ARG001
-            dw, r = w * g, square(be, second)
-            return self._of_edges(be, dw * r + w * star_mesh.tangent(be, star_mesh.eliminated(be, square(be, first)), r, dw))
+            # only an inverse has anything on its diagonal
+            return be.either(xp.all(row[..., 0] > 0), by_inverse, by_elimination, w, square(be, row), g)
 
         def safe(logits: Array) -> Array:
-            back = self._rooted.pulled(be, flat(be, logits), first, flat(be, g), temperature=1.0)
+            back = self._rooted.pulled(be, flat(be, logits), row, flat(be, self._matrix(be, g, 0.0)), temperature=1.0)
             return self._both_ways(be, back[..., :-1])
 
-        live = xp.any(packed[..., :count] > 0, axis=-1, keepdims=True) & (z > -xp.inf)
+        live = xp.any(m > 0, axis=-1, keepdims=True) & (z > -xp.inf)
         return trees.with_product(be, xp.where(live, self._either(be, z, fast, safe), 0.0), z)
 
     def log_partition(self, be: Backend, u: Array) -> Array:
         """Sum of the logs of what is eliminated: Kirchhoff's determinant."""
 
         def fast(w: Array, top: Array) -> Array:
-            return star_mesh.log_partition(be, star_mesh.eliminate(be, w))[..., None] + top * (self.nodes - 1)
+            e = star_mesh.eliminate(be, self._matrix(be, w, 0.0))
+            return star_mesh.log_partition(be, e)[..., None] + top * (self.nodes - 1)
 
         def safe(logits: Array) -> Array:
             return self._rooted.log_partition(be, flat(be, logits))
@@ -108,7 +127,7 @@ class Graph:
         xp, z = be.xp, scaled(be, u, 1.0)
 
         def fast(w: Array, top: Array) -> Array:
-            rows = star_mesh.eliminate(be, w).rows
+            rows = star_mesh.eliminate(be, self._matrix(be, w, 0.0)).rows
             return flat(be, xp.where(rows > 0, xp.log(xp.where(rows > 0, rows, 1.0)) + top[..., None], -xp.inf))
 
         def safe(logits: Array) -> Array:

@@ -84,11 +84,17 @@ def of_edges(be: Backend, matrix: Array, edges: Edges | None, count: int) -> Arr
     return be.xp.take(be.xp.reshape(matrix, (*matrix.shape[:-2], n * n)), constant(be, n * first + second, matrix), axis=-1)
 
 
+def ends(be: Backend, x: Array, edges: Edges | None, count: int) -> tuple[Array, Array]:
+    """Take the values of the first and of the second node of each edge, (..., E), from those of the nodes."""
+    first, second = (be.xp.take(x, constant(be, nodes, x), axis=-1) for nodes in _places(edges, count)[1:])
+    return first, second
+
+
 def of_parents(be: Backend, parents: Array, edges: Edges | None, count: int) -> Array:
     """Say which edges lead from a node to its parent."""
-    xp = be.xp
+    above_first, above_second = ends(be, parents, edges, count)
     first, second = (constant(be, x, parents) for x in _places(edges, count)[1:])
-    return (xp.take(parents, first, axis=-1) == second) | (xp.take(parents, second, axis=-1) == first)
+    return (above_first == second) | (above_second == first)
 
 
 def with_product(be: Backend, back: Array, z: Array) -> Array:
