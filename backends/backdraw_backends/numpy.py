@@ -1,6 +1,7 @@
 """NumPy: the tape, a trace of what left it, and loops over blocks of rows that stay in cache."""
 
 from collections.abc import Callable
+from functools import cache
 from typing import Any
 
 import array_api_compat.numpy as xp
@@ -15,6 +16,7 @@ from backdraw_backends.tape import Tape, active_tapes
 _SHORT = 32  # elements of a row
 _MANY = 1 << 12  # elements
 _CHUNKED = 80  # weights: from here on a draw finds its chunk first
+_SUMMED = 256  # entries: up to here running sums are products of matrices
 
 
 class Traced(np.ndarray):
@@ -142,6 +144,10 @@ class NumPyBackend(StandardBackend):
         """Return the rows that were filled."""
         return None if ys.out is None else ys.out[: ys.made, ...]
 
+    def constant(self, x: np.ndarray, like: Array) -> Array:  # noqa: ARG002
+        """Return the array itself."""
+        return x
+
     def rowwise(self, body: Callable[..., Array], *arrays: Array, **static: Any) -> Array:
         """Run the body on blocks of rows."""
         plain = tuple(map(self.raw, arrays))
@@ -210,6 +216,11 @@ class NumPyBackend(StandardBackend):
         """NumPy's own."""
         return np.add.accumulate(x, axis=-1)
 
+    def sums_beyond(self, x: Array, *, after: bool = False) -> Array:
+        """Multiply with zeros and ones, if the entries are few: a running sum takes several nanoseconds for each."""
+        n = x.shape[-1]
+        return x @ _ones_beyond(n, x.dtype, after) if n <= _SUMMED else super().sums_beyond(x, after=after)
+
     def weights(self, x: Array) -> Array:
         """In place: fresh memory costs more than the exponentials."""
         top = np.maximum(_reduce_rows(np.maximum, x), self.lowest(x))
@@ -247,6 +258,12 @@ class NumPyBackend(StandardBackend):
     def lowest(self, x: Array) -> float:
         """Look the number up: numpy.finfo costs a microsecond."""
         return self._lowest.get(x.dtype) or super().lowest(x)
+
+
+@cache
+def _ones_beyond(n: int, dtype: Any, after: bool) -> np.ndarray:
+    ones = np.triu(np.ones((n, n), dtype), 1)
+    return np.ascontiguousarray(ones.T) if after else ones
 
 
 def _reduce_rows(ufunc: np.ufunc, x: np.ndarray) -> np.ndarray:

@@ -65,10 +65,10 @@ class StandardBackend(Backend):
             return super().logsumexp(x)
 
     def inverse(self, x: Array) -> Array:
-        """NaN throughout where the library raises for one of the matrices."""
+        """NaN throughout where the library raises for one of the matrices, or has no linear algebra."""
         try:
             return self.xp.linalg.inv(x)
-        except np.linalg.LinAlgError:
+        except (np.linalg.LinAlgError, AttributeError):
             return self.xp.full_like(x, self.xp.nan)
 
     def noise(self, kind: str, rng: Any, shape: tuple[int, ...], dtype: Any, device: Any) -> Array:

@@ -7,6 +7,8 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext, suppress
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from backdraw.errors import BackendError, InvalidTypeError
 
 if TYPE_CHECKING:
@@ -109,6 +111,10 @@ class Backend(ABC):
         """``fast(*arrays)`` where a scalar of bool holds, else ``safe(*arrays)``, which is right in any case."""
         return (fast if bool(flag) else safe)(*arrays)
 
+    def shortcut(self, flag: Array, fast: Callable[..., Array], safe: Callable[..., Array], *arrays: Array) -> Array:
+        """`either`, but ``safe(*arrays)`` where the flag is only known when the program runs, so that one of both is compiled."""
+        return self.either(flag, fast, safe, *arrays)
+
     def double(self) -> AbstractContextManager[Any]:
         """Return a context in which float64 exists, where the framework otherwise hides it."""
         return nullcontext()
@@ -124,6 +130,11 @@ class Backend(ABC):
     def device(self, x: Array) -> Any:
         """Return the device of `x`, to be passed to creation functions; None leaves it to the framework."""
         return x.device
+
+    def constant(self, x: np.ndarray, like: Array) -> Array:
+        """Return integers of the program, no argument's, as an index for `like`."""
+        device = self.device(like)
+        return self.xp.asarray(x, dtype=self.xp.arange(1, device=device).dtype, device=device, copy=True)
 
     def rowwise(self, body: Callable[..., Array], *arrays: Array, **static: Any) -> Array:
         """``body(be, *arrays, **static)``, for a body that treats the rows along the last axis one by one."""
@@ -142,7 +153,7 @@ class Backend(ABC):
         return self.xp.take_along_axis(x, index, axis=-1)
 
     def inverse(self, x: Array) -> Array:
-        """Inverses of matrices; NaN or anything, but no error, where one has none."""
+        """Inverses of positive definite matrices; NaN or anything, but no error, where one is singular."""
         return self.xp.linalg.inv(x)
 
     def row_max(self, x: Array) -> Array:
@@ -188,6 +199,12 @@ class Backend(ABC):
     def cumsum(self, x: Array) -> Array:
         """Cumulative sum along the last axis."""
         return self.xp.cumulative_sum(x, axis=-1)
+
+    def sums_beyond(self, x: Array, *, after: bool = False) -> Array:
+        """Sum of all entries before each one along the last axis, or of all after it."""
+        if after:
+            return self.xp.flip(self.sums_beyond(self.xp.flip(x, axis=-1)), axis=-1)
+        return self.xp.concat([self.xp.zeros_like(x[..., :1]), self.cumsum(x)[..., :-1]], axis=-1)
 
     def weights(self, x: Array) -> Array:
         """``exp(x - max(x))`` along the last axis, as float64, for exact sums; a row of -inf alone gives zeros."""

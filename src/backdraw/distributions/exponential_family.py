@@ -26,7 +26,7 @@ class Family(Protocol):
         """Return the marginals, and behind them what `pulled` wants to see again."""
 
     def pulled(self, be: Backend, u: Array, packed: Array, g: Array, t: Array | None = None, *, temperature: float) -> Array:
-        """Return the covariance times g, at the marginals, and behind it the product of this with the scaled logits."""
+        """Return the covariance times g, at the marginals."""
 
     def log_partition(self, be: Backend, u: Array) -> Array:
         """Return the log of the sum over all values, -inf if there is none; of size 1 on the last axis."""
@@ -201,10 +201,14 @@ def _marginals_vjp(
     u, t, packed = residuals
     xp, rows, g = be.xp, _rows(be, u, event), _rows(be, g, event)
     with be.double():
-        back = be.rowwise(family.pulled, rows, packed, g, *_column(be, rows, t), temperature=temperature)
-        back = back / (temperature if t is None else xp.astype(t, xp.float64))
-        to_t = None if t is None else xp.astype(-xp.sum(back[..., -1]), t.dtype)
-        return xp.astype(xp.reshape(back[..., :-1], u.shape), u.dtype), to_t
+        column = _column(be, rows, t)
+        back = be.rowwise(family.pulled, rows, packed, g, *column, temperature=temperature)
+        if t is None:
+            back, to_t = (back if temperature == 1.0 else back / temperature), None
+        else:
+            back = back / column[0]
+            to_t = xp.astype(-xp.sum(xp.where(back != 0, back * finite(be, scaled(be, rows, column[0])), 0.0)), t.dtype)
+        return xp.astype(xp.reshape(back, u.shape), u.dtype), to_t
 
 
 marginals.defvjp(_marginals_fwd, _marginals_vjp)
@@ -273,7 +277,7 @@ def _entropy_vjp(be: Backend, residuals: Any, g: Array, *, family: Family, event
 
 def _pulled_entropy(be: Backend, u: Array, *, family: Family) -> Array:
     packed = family.marginals(be, u, temperature=1.0)
-    return -family.pulled(be, u, packed, finite(be, scaled(be, u, 1.0)), temperature=1.0)[..., :-1]
+    return -family.pulled(be, u, packed, finite(be, scaled(be, u, 1.0)), temperature=1.0)
 
 
 entropy.defvjp(lambda be, u, **static: (entropy.function(be, u, **static), (u,)), _entropy_vjp)

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 from backdraw.backend import Array, Backend
-from backdraw.distributions import elementary
+from backdraw.distributions import balance, elementary
 from backdraw.distributions.base import fold
 from backdraw.distributions.elementwise import widened
 from backdraw.errors import InvalidValueError
@@ -17,30 +17,30 @@ from backdraw.primitive import Primitive, Residuals, primitive
 
 # ------------------------------------------------------------------------------------------------- relaxations
 def _marginals(be: Backend, u: Array, *, k: int, temperature: float) -> Array:
-    return elementary.inclusion(be, elementary.odds(be, u, k, temperature).x, k)[0]
+    return elementary.inclusion(be, balance.odds(be, u, k, temperature).x, k)[0]
 
 
 def _pull_marginals(be: Backend, u: Array, g: Array, *, k: int, temperature: float) -> Array:
-    return elementary.covariance(be, elementary.odds(be, u, k, temperature).x, g, k) / temperature
+    return elementary.covariance(be, balance.odds(be, u, k, temperature).x, g, k) / temperature
 
 
 def _balanced(be: Backend, u: Array, *, k: int, temperature: float) -> Array:
     live = _live(be, u, k)
-    return be.xp.where(live, be.sigmoid(elementary.balanced(be, u, k, temperature)), 0.0)
+    return be.xp.where(live, be.sigmoid(balance.balanced(be, u, k, temperature)), 0.0)
 
 
 def _pull_balanced(be: Backend, u: Array, g: Array, *, k: int, temperature: float) -> Array:
-    xp, x = be.xp, elementary.balanced(be, u, k, temperature)
+    xp, x = be.xp, balance.balanced(be, u, k, temperature)
     s = xp.where(_live(be, u, k), be.sigmoid(x) * be.sigmoid(-x), 0.0)
     return s * (g - _mean(be, s, g)) / temperature
 
 
 def _projected(be: Backend, u: Array, *, k: int, temperature: float) -> Array:
-    return elementary.project(be, u, k, temperature)
+    return balance.project(be, u, k, temperature)
 
 
 def _pull_projected(be: Backend, u: Array, g: Array, *, k: int, temperature: float) -> Array:
-    y = elementary.project(be, be.stop_gradient(u), k, temperature)
+    y = balance.project(be, be.stop_gradient(u), k, temperature)
     free = be.cast((y > 0) & (y < 1), g.dtype)
     return free * (g - _mean(be, free, g)) / temperature
 
@@ -103,7 +103,7 @@ def tempered(be: Backend, u: Array, temperature: Array, *, k: int) -> Array:
 def _tempered_fwd(be: Backend, u: Array, temperature: Array, *, k: int) -> tuple[Array, Any]:
     xp, wide = be.xp, widened(be, (u,))[0]
     t = be.cast(temperature, wide.dtype)
-    ordered = xp.sort(be.stop_gradient(wide), axis=-1)
+    ordered = xp.sort(be.stop_gradient(wide), axis=-1, stable=False)
     at = u.shape[-1] - max(k, 1)
     origin = ordered[..., at : at + 1]
     below = wide - xp.where(origin > -xp.inf, origin, 0.0)
@@ -175,7 +175,7 @@ def _times(be: Backend, weight: Array, logp: Array) -> Array:
 
 def _log_partition(be: Backend, u: Array, *, k: int) -> Array:
     # The largest term, and log-odds of the top that are positive and of the others that are negative: no cancellation.
-    xp, (x, top) = be.xp, elementary.odds(be, u, k, 1.0)
+    xp, (x, top) = be.xp, balance.odds(be, u, k, 1.0)
     total = elementary.log_total(be, x, k)
     ins, outs = _log_bits(be, x)
     value = be.row_sum(xp.where(top, _finite(be, u) - _finite(be, ins), -_finite(be, outs))) + total
@@ -186,7 +186,7 @@ log_partition = OfRows(_log_partition, lambda be, u, *, k: _marginals_of(be, u, 
 
 
 def _log_prob(be: Backend, u: Array, y: Array, *, k: int) -> Array:
-    xp, x = be.xp, elementary.odds(be, u, k, 1.0).x
+    xp, x = be.xp, balance.odds(be, u, k, 1.0).x
     ins, outs = _log_bits(be, x)
     total = elementary.log_total(be, x, k)
     possible = _is_subset(be, u, y, k) & (total > -xp.inf)
@@ -212,7 +212,7 @@ log_prob = OfRows(_log_prob, _log_prob_in_logits, _log_prob_in_x)
 
 
 def _entropy(be: Backend, u: Array, *, k: int) -> Array:
-    x = elementary.odds(be, u, k, 1.0).x
+    x = balance.odds(be, u, k, 1.0).x
     chances, logs = elementary.inclusion(be, x, k), _log_bits(be, x)
     total = elementary.log_total(be, x, k)
     cross = sum(be.row_sum(_times(be, p, logp)) for p, logp in zip(chances, logs, strict=True))
@@ -220,7 +220,7 @@ def _entropy(be: Backend, u: Array, *, k: int) -> Array:
 
 
 def _entropy_in_logits(be: Backend, u: Array, *, k: int) -> Array:
-    x = elementary.odds(be, u, k, 1.0).x
+    x = balance.odds(be, u, k, 1.0).x
     return -elementary.covariance(be, x, _finite(be, x), k)
 
 
@@ -229,7 +229,7 @@ entropy = OfRows(_entropy, _entropy_in_logits)
 
 def _kl(be: Backend, u: Array, v: Array, *, k: int) -> Array:
     xp = be.xp
-    p, q = (elementary.odds(be, w, k, 1.0).x for w in (u, v))
+    p, q = (balance.odds(be, w, k, 1.0).x for w in (u, v))
     chances = elementary.inclusion(be, p, k)
     value = elementary.log_total(be, q, k) - _finite(be, elementary.log_total(be, p, k))
     for chance, logp, logq in zip(chances, _log_bits(be, p), _log_bits(be, q), strict=True):
@@ -239,7 +239,7 @@ def _kl(be: Backend, u: Array, v: Array, *, k: int) -> Array:
 
 
 def _kl_in_p(be: Backend, u: Array, v: Array, *, k: int) -> Array:
-    p, q = (elementary.odds(be, w, k, 1.0).x for w in (u, v))
+    p, q = (balance.odds(be, w, k, 1.0).x for w in (u, v))
     return elementary.covariance(be, p, _finite(be, p) - _finite(be, q), k)
 
 

@@ -8,6 +8,7 @@ weights differ much in size: then `star_mesh` takes over, which subtracts nothin
 
 from backdraw.backend import Array, Backend
 from backdraw.distributions import trees
+from backdraw.distributions.exponential_family import flat
 
 _TOLERANCE = 1e-9  # of a resistance, relative, in the worst case of all roundings; what is seen is a hundredth of that and less
 
@@ -23,7 +24,7 @@ def inverse(be: Backend, w: Array) -> tuple[Array, Array]:
 
 def resistances(be: Backend, g: Array, edges: trees.Edges | None, count: int) -> Array:
     """Return the resistance of each edge, or of another matrix than G what the same differences give."""
-    first, second = trees.ends(be, be.xp.linalg.diagonal(g), edges, count)
+    first, second = trees.ends(be, flat(be, g)[..., :: g.shape[-1] + 1], edges, count)
     return first + second - 2.0 * trees.of_edges(be, g, edges, count)
 
 

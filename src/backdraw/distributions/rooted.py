@@ -20,13 +20,13 @@ class Rooted:
         """Matrix whose rows are the children, with the root as node 0; u has parents in rows, flat."""
         order = np.asarray([self.root, *(i for i in range(self.n) if i != self.root)])
         places = order[None, :] * self.n + order[:, None]
-        return square(be, be.xp.take(u, trees.constant(be, places.reshape(-1), u), axis=-1))
+        return square(be, be.xp.take(u, be.constant(places.reshape(-1), u), axis=-1))
 
     def _flat(self, be: Backend, matrix: Array) -> Array:
         """Return the inverse of `_children`."""
         place = np.argsort(np.asarray([self.root, *(i for i in range(self.n) if i != self.root)]))
         places = place[None, :] * self.n + place[:, None]
-        return be.xp.take(flat(be, matrix), trees.constant(be, places.reshape(-1), matrix), axis=-1)
+        return be.xp.take(flat(be, matrix), be.constant(places.reshape(-1), matrix), axis=-1)
 
     def _logits(self, be: Backend, z: Array) -> tuple[Array, Array]:
         """Logits of the parents of each node, over their largest, and that: each node but the root has one parent."""
@@ -54,7 +54,7 @@ class Rooted:
         logs = logits + scale
         live = (logs > -xp.inf) & _exists(be, e)[..., None]
         back = xp.where(live, xp.exp(xp.where(live, logs, 0.0)) * tau, 0.0) + self._children(be, packed) * g
-        return trees.with_product(be, self._flat(be, back), z)
+        return self._flat(be, back)
 
     def log_partition(self, be: Backend, u: Array) -> Array:
         """Sum of the logs of what is eliminated: Tutte's determinant."""

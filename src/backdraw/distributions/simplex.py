@@ -33,7 +33,7 @@ def project(be: Backend, y: Array, x: Array) -> Array:
     # Held, Wolfe and Crowder 1974: q = max(y - tau, 0), tau fixed by the k largest entries that stay positive. The
     # drawn entry is 1, so anything under 0 falls away whatever tau is.
     xp = be.xp
-    z = xp.flip(xp.sort(be.at_least(y, 0.0), axis=-1), axis=-1)
+    z = xp.flip(xp.sort(be.at_least(y, 0.0), axis=-1, stable=False), axis=-1)
     rank = be.cumsum(xp.ones_like(z))
     tau = (be.cumsum(z) - 1.0) / rank
     tau = xp.max(xp.where(z > tau, tau, -xp.inf), axis=-1, keepdims=True)

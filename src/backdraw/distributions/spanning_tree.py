@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 from backdraw.backend import Array, Backend
 from backdraw.distributions import directed, kirchhoff, star_mesh, trees
 from backdraw.distributions.base import check_logits
-from backdraw.distributions.exponential_family import ExponentialFamily, finite, flat, scaled, square
+from backdraw.distributions.exponential_family import ExponentialFamily, flat, scaled, square
 from backdraw.distributions.rooted import Rooted
 from backdraw.errors import InvalidValueError
 
@@ -37,8 +37,7 @@ class Graph:
         xp, top = be.xp, _top(be, z)
 
         def weighed(z: Array) -> Array:
-            live = z > -xp.inf
-            return fast(xp.where(live, xp.exp(xp.where(live, z - top, 0.0)), 0.0), top)
+            return fast(xp.exp(z - top), top)
 
         fits = xp.all((z > top - _RANGE) | (z == -xp.inf))
         return be.either(fits, weighed, lambda z: safe(self._matrix(be, z, -xp.inf)), z)
@@ -83,27 +82,23 @@ class Graph:
         z, g = scaled(be, u, temperature if t is None else t), xp.astype(g, xp.float64)
 
         def by_inverse(w: Array, known: Array, g: Array) -> Array:
-            dw = w * g
-            dr = kirchhoff.tangent(be, known, self._matrix(be, dw, 0.0), self.edges, self.count)
-            return dw * kirchhoff.resistances(be, known, self.edges, self.count) + w * dr
+            return w * kirchhoff.tangent(be, known, self._matrix(be, w * g, 0.0), self.edges, self.count)
 
         def by_elimination(w: Array, known: Array, g: Array) -> Array:
-            upper, dw = xp.triu(known), w * g
-            r = upper + xp.matrix_transpose(upper)
-            e = star_mesh.eliminated(be, xp.tril(known))
-            dr = star_mesh.tangent(be, e, r, self._matrix(be, dw, 0.0))
-            return self._of_edges(be, dr) * w + dw * self._of_edges(be, r)
+            upper = xp.triu(known)
+            e, r = star_mesh.eliminated(be, xp.tril(known)), upper + xp.matrix_transpose(upper)
+            return w * self._of_edges(be, star_mesh.tangent(be, e, r, self._matrix(be, w * g, 0.0)))
 
         def fast(w: Array, top: Array) -> Array:  # noqa: ARG001
-            # only an inverse has anything on its diagonal
-            return be.either(xp.all(row[..., 0] > 0), by_inverse, by_elimination, w, square(be, row), g)
+            inverse = xp.all(row[..., 0] > 0)  # nothing else has anything on its diagonal
+            return m * g + be.either(inverse, by_inverse, by_elimination, w, square(be, row), g)
 
         def safe(logits: Array) -> Array:
             back = self._rooted.pulled(be, flat(be, logits), row, flat(be, self._matrix(be, g, 0.0)), temperature=1.0)
-            return self._both_ways(be, back[..., :-1])
+            return self._both_ways(be, back)
 
         live = xp.any(m > 0, axis=-1, keepdims=True) & (z > -xp.inf)
-        return trees.with_product(be, xp.where(live, self._either(be, z, fast, safe), 0.0), z)
+        return xp.where(live, self._either(be, z, fast, safe), 0.0)
 
     def log_partition(self, be: Backend, u: Array) -> Array:
         """Sum of the logs of what is eliminated: Kirchhoff's determinant."""
@@ -146,10 +141,10 @@ class Graph:
 
 
 def _top(be: Backend, z: Array) -> Array:
-    """Return the largest of each row, 0 if there is none."""
-    xp = be.xp
-    none = xp.full((*z.shape[:-1], 1), -xp.inf, dtype=z.dtype, device=be.device(z))
-    return finite(be, be.stop_gradient(xp.max(xp.concat([z, none], axis=-1), axis=-1, keepdims=True)))
+    """Return the largest of each row, the most negative number if there is none."""
+    if z.shape[-1] == 0:
+        return be.xp.zeros((*z.shape[:-1], 1), dtype=z.dtype, device=be.device(z))
+    return be.at_least(be.stop_gradient(be.row_max(z)), be.lowest(z))
 
 
 @dataclass(frozen=True, eq=False)

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 
 from backdraw import random
 from backdraw.backend import Array
-from backdraw.distributions import elementary, hypersimplex
+from backdraw.distributions import balance, elementary, hypersimplex
 from backdraw.distributions.base import Distribution, check_logits, perturb
 from backdraw.errors import InvalidTypeError, InvalidValueError
 
@@ -178,7 +178,7 @@ class Subset(Distribution):
         """Ones at the k largest utilities, the first of equals; no gradient."""
         be = self.backend
         u = be.stop_gradient(utilities)
-        return be.cast(be.program(elementary.top, be.cast(u, be.wide(u.dtype)), k=self.k), self.logits.dtype)
+        return be.cast(be.program(balance.top, be.cast(u, be.wide(u.dtype)), k=self.k), self.logits.dtype)
 
     def relax(self, utilities: Array, temperature: Any = 1.0, regularizer: str = "entropy") -> Array:
         """Point between the subsets at ``utilities / temperature``, by regularizer, with its exact vjp."""
@@ -193,4 +193,4 @@ class Subset(Distribution):
         """Return the target of intermediate loss sampling: ``x - step`` projected to sums of k, whatever the `projection`."""
         be = self.backend
         y = be.xp.where(be.stop_gradient(self.logits) > -be.xp.inf, x - step, -be.xp.inf)
-        return be.program(elementary.project, y, k=self.k, temperature=1.0)
+        return be.program(balance.project, y, k=self.k, temperature=1.0)

@@ -53,19 +53,13 @@ def nodes_of(edges: Edges | None, count: int) -> int:
 
 
 @cache
-def _places(edges: Edges | None, count: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return the edge of each pair of nodes, flat, or `count` where there is none; and the nodes of each edge."""
+def _places(edges: Edges | None, count: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Return of each pair of nodes, flat, the edge, or `count` where there is none; of each edge both nodes and the pair."""
     n = nodes_of(edges, count)
     first, second = np.triu_indices(n, 1) if edges is None else np.asarray(edges, np.int64).reshape(-1, 2).T
     matrix = np.full((n, n), count)
     matrix[first, second] = matrix[second, first] = np.arange(count)
-    return matrix.reshape(-1), first, second
-
-
-def constant(be: Backend, x: np.ndarray, like: Array) -> Array:
-    """Return integers for `take`."""
-    device = be.device(like)
-    return be.xp.asarray(x, dtype=be.xp.arange(1, device=device).dtype, device=device, copy=True)
+    return matrix.reshape(-1), first, second, n * first + second
 
 
 def to_matrix(be: Backend, u: Array, edges: Edges | None, fill: float) -> Array:
@@ -74,34 +68,27 @@ def to_matrix(be: Backend, u: Array, edges: Edges | None, fill: float) -> Array:
     matrix = _places(edges, count)[0]
     n = math.isqrt(matrix.size)
     more = xp.full((*u.shape[:-1], 1), fill, dtype=u.dtype, device=be.device(u))
-    return xp.reshape(xp.take(xp.concat([u, more], axis=-1), constant(be, matrix, u), axis=-1), (*u.shape[:-1], n, n))
+    return xp.reshape(xp.take(xp.concat([u, more], axis=-1), be.constant(matrix, u), axis=-1), (*u.shape[:-1], n, n))
 
 
 def of_edges(be: Backend, matrix: Array, edges: Edges | None, count: int) -> Array:
     """Take the values of edges, (..., E), from a matrix."""
     n = matrix.shape[-1]
-    _, first, second = _places(edges, count)
-    return be.xp.take(be.xp.reshape(matrix, (*matrix.shape[:-2], n * n)), constant(be, n * first + second, matrix), axis=-1)
+    pairs = be.constant(_places(edges, count)[3], matrix)
+    return be.xp.take(be.xp.reshape(matrix, (*matrix.shape[:-2], n * n)), pairs, axis=-1)
 
 
 def ends(be: Backend, x: Array, edges: Edges | None, count: int) -> tuple[Array, Array]:
     """Take the values of the first and of the second node of each edge, (..., E), from those of the nodes."""
-    first, second = (be.xp.take(x, constant(be, nodes, x), axis=-1) for nodes in _places(edges, count)[1:])
+    first, second = (be.xp.take(x, be.constant(nodes, x), axis=-1) for nodes in _places(edges, count)[1:3])
     return first, second
 
 
 def of_parents(be: Backend, parents: Array, edges: Edges | None, count: int) -> Array:
     """Say which edges lead from a node to its parent."""
     above_first, above_second = ends(be, parents, edges, count)
-    first, second = (constant(be, x, parents) for x in _places(edges, count)[1:])
+    first, second = (be.constant(x, parents) for x in _places(edges, count)[1:3])
     return (above_first == second) | (above_second == first)
-
-
-def with_product(be: Backend, back: Array, z: Array) -> Array:
-    """Append to each row its product with z, where it is not 0."""
-    xp = be.xp
-    terms = xp.where(back != 0, back * xp.where(z > -xp.inf, z, 0.0), 0.0)
-    return xp.concat([back, xp.sum(terms, axis=-1, keepdims=True)], axis=-1)
 
 
 # --------------------------------------------------------------------------------------------------- heaviest tree
