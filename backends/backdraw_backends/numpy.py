@@ -193,7 +193,8 @@ class NumPyBackend(StandardBackend):
 
     def clip(self, x: Array, low: float, high: float) -> Array:
         """Both bounds by ufuncs: numpy.clip, and that of array_api_compat even more, costs many times as much."""
-        return np.minimum(np.maximum(x, low), high)
+        y = np.maximum(x, low)
+        return np.minimum(y, high, out=y) if isinstance(y, np.ndarray) else np.minimum(y, high)
 
     @np.errstate(over="ignore")
     def sigmoid(self, x: Array, temperature: float = 1.0) -> Array:

@@ -112,7 +112,7 @@ class Backend(ABC):
         return (fast if bool(flag) else safe)(*arrays)
 
     def shortcut(self, flag: Array, fast: Callable[..., Array], safe: Callable[..., Array], *arrays: Array) -> Array:
-        """`either`, but ``safe(*arrays)`` where the flag is only known when the program runs, so that one of both is compiled."""
+        """`either`; ``safe(*arrays)`` too where the flag is known to the compiled program alone: it then has one of both."""
         return self.either(flag, fast, safe, *arrays)
 
     def double(self) -> AbstractContextManager[Any]:

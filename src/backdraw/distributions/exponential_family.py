@@ -135,9 +135,10 @@ class ExponentialFamily(Distribution, ABC):
 def scaled(be: Backend, u: Array, temperature: Any) -> Array:
     """Return ``u / temperature`` in float64, so that sums of four differences are finite; -inf stays what it is."""
     xp = be.xp
-    u = xp.astype(u, xp.float64)
+    u = be.cast(u, xp.float64)
     bound = be.lowest(u) / 8.0
-    return xp.where(u > -xp.inf, be.clip(u / temperature, bound, -bound), -xp.inf)
+    z = u if isinstance(temperature, float) and temperature == 1.0 else u / temperature
+    return xp.where(u > -xp.inf, be.clip(z, bound, -bound), -xp.inf)
 
 
 def flat(be: Backend, x: Array) -> Array:

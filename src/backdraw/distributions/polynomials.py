@@ -1,8 +1,8 @@
 r"""Elementary symmetric polynomials of the odds of independent bits, with each bit left out in turn, and their tangents.
 
-:math:`e_j = \sum_{|S| = j} \prod_{i \in S} r_i` is the weight of j ones among bits with the odds r. Over the bits before i they
-follow from each other by :math:`e_j(i) = \sum_{l < i} r_l \, e_{j-1}(l)`, a running sum for each count j, and likewise over those
-after i; both together leave out i. Nothing is subtracted, but sizes are those of products of odds.
+:math:`e_j = \sum_{|S| = j} \prod_{i \in S} r_i` is the weight of j ones among bits with the odds r. Over the bits before i
+these follow from each other, :math:`e_j(i) = \sum_{l < i} r_l \, e_{j-1}(l)`, by a running sum for each count j, and likewise
+over those after i; both together leave out i. Nothing is subtracted, but sizes are those of products of odds.
 
 Arrays have rows along the last axis, that of the bits.
 """
@@ -11,8 +11,8 @@ from backdraw.backend import Array, Backend
 
 
 def moderate(be: Backend, stay: Array) -> Array:
-    """Say of bits that are 0 with probability `stay` whether all polynomials are at most the fourth root of the largest number."""
-    # 1 + r = 1 / stay, and the product over the bits is the sum of all polynomials.
+    """Say for the probabilities of 0 whether all polynomials are below the fourth root of the largest number."""
+    # The product of 1 + r = 1 / stay is the sum of all of them.
     return be.xp.all(be.xp.prod(stay, axis=-1) > float(be.xp.finfo(stay.dtype).max) ** -0.25)
 
 

@@ -61,9 +61,9 @@ class Graph:
             return xp.concat([xp.where(live, w * self._of_edges(be, r), 0.0), flat(be, e.rows + xp.triu(r))], axis=-1)
 
         def fast(w: Array, top: Array) -> Array:  # noqa: ARG001
-            g, roots = kirchhoff.inverse(be, self._matrix(be, w, 0.0))
+            g, own = kirchhoff.inverse(be, w, self.edges)
             r = kirchhoff.resistances(be, g, self.edges, self.count)
-            return be.either(kirchhoff.accurate(be, g, roots, r, self.edges), by_inverse, by_elimination, w, g, r)
+            return be.either(kirchhoff.accurate(be, g, own, r, self.edges), by_inverse, by_elimination, w, g, r)
 
         def safe(logits: Array) -> Array:
             m = self._rooted.marginals(be, flat(be, logits), temperature=1.0)
@@ -82,7 +82,7 @@ class Graph:
         z, g = scaled(be, u, temperature if t is None else t), xp.astype(g, xp.float64)
 
         def by_inverse(w: Array, known: Array, g: Array) -> Array:
-            return w * kirchhoff.tangent(be, known, self._matrix(be, w * g, 0.0), self.edges, self.count)
+            return w * kirchhoff.tangent(be, known, w * g, self.edges)
 
         def by_elimination(w: Array, known: Array, g: Array) -> Array:
             upper = xp.triu(known)

@@ -71,6 +71,29 @@ def to_matrix(be: Backend, u: Array, edges: Edges | None, fill: float) -> Array:
     return xp.reshape(xp.take(xp.concat([u, more], axis=-1), be.constant(matrix, u), axis=-1), (*u.shape[:-1], n, n))
 
 
+def laplacian(be: Backend, w: Array, edges: Edges | None, shift: Array | float = 0.0) -> tuple[Array, Array]:
+    """Return the graph's Laplacian for weights of edges, plus a `shift` of one number a row everywhere, and its diagonal."""
+    # Made in one step, of all that it consists of: where arrays are large, each more of them costs as much as the computation.
+    xp, count = be.xp, w.shape[-1]
+    parts, incidence = _parts(edges, count)
+    own = w @ xp.asarray(incidence, dtype=w.dtype, device=be.device(w)) + shift
+    none = xp.zeros_like(own[..., :1]) + shift
+    found = xp.take(xp.concat([shift - w, own, none], axis=-1), be.constant(parts, w), axis=-1)
+    return xp.reshape(found, (*own.shape, own.shape[-1])), own
+
+
+@cache
+def _parts(edges: Edges | None, count: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return for each entry of the Laplacian, flat, its place among edges, nodes and 0; and which nodes an edge has."""
+    matrix, first, second, _ = _places(edges, count)
+    n = math.isqrt(matrix.size)
+    matrix = np.where(matrix == count, count + n, matrix)
+    matrix[:: n + 1] = count + np.arange(n)
+    incidence = np.zeros((count, n))
+    incidence[np.arange(count), first] = incidence[np.arange(count), second] = 1.0
+    return matrix, incidence
+
+
 def of_edges(be: Backend, matrix: Array, edges: Edges | None, count: int) -> Array:
     """Take the values of edges, (..., E), from a matrix."""
     n = matrix.shape[-1]
