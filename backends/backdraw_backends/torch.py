@@ -188,6 +188,9 @@ class TorchBackend(Backend):
             return self._host_noise(kind, host_noise.seeded_source(seed), shape, dtype)
         if kind == "normal":
             return torch.randn(shape, generator=generator, dtype=dtype)
+        if dtype == torch.float32 and kind in ("exponential", "gumbel"):
+            e = torch.rand(shape, generator=generator).clamp_min_(2.0**-25).log_().neg_()
+            return e if kind == "exponential" else e.log_().neg_()
         # Few elements: the calls are what it costs, and NumPy's cost less.
         u = torch.rand((planes, *shape), generator=generator, dtype=torch.float64).numpy()
         return torch.from_numpy(host_noise.of_doubles(kind, u)).to(dtype)
