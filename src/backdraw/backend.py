@@ -153,6 +153,10 @@ class Backend(ABC):
         """Sum of floats over the first axis."""
         return self.xp.sum(x, axis=0)
 
+    def sum_of(self, body: Callable[..., Array], *arrays: Array, **static: Any) -> Array:
+        """`sum_samples` of ``body(be, *arrays, **static)``, for a body that treats the samples one by one."""
+        return self.sum_samples(body(self, *arrays, **static))
+
     def softmax(self, x: Array, temperature: float = 1.0) -> Array:
         """Softmax of ``x / temperature`` along the last axis; a row of -inf alone gives zeros."""
         return self.rowwise(_softmax, x, temperature=temperature)

@@ -102,8 +102,8 @@ def with_product(be: Backend, back: Array, z: Array) -> Array:
 def prim(be: Backend, weights: Array) -> tuple[Array, Array]:
     """Return the parents of the nodes in the heaviest tree from node 0, and whether there is one (last axis of size 1)."""
     # The next node is the one with the heaviest edge to the tree, the first of equals, and its edge leads to the node that
-    # joined first of those with such an edge. A cap of -inf takes the nodes in the tree out: `minimum` is several times as fast
-    # as `where`.
+    # joined first of those with such an edge. A cap of -inf takes the nodes in the tree out: `minimum` is faster
+    # than `where`.
     xp, n, batch, device = be.xp, weights.shape[-1], weights.shape[:-2], be.device(weights)
     places = xp.arange(n, device=device)
     own = xp.where(places[:, None] == places, -xp.inf, xp.full((n, n), xp.inf, dtype=weights.dtype, device=device))
