@@ -161,6 +161,8 @@ class NumPyBackend(StandardBackend):
 
     def gather(self, x: Array, index: Array) -> Array:
         """Take from the flat array: take_along_axis spends 15 microseconds on its arguments."""
+        if x.ndim == 1:
+            return x.take(index)
         first = x.shape[-1] * np.arange(x.size // x.shape[-1])
         return x.reshape(-1).take(index + first.reshape((*x.shape[:-1], 1)))
 
@@ -171,6 +173,10 @@ class NumPyBackend(StandardBackend):
     def row_sum(self, x: Array) -> Array:
         """Sum along the last axis."""
         return _reduce_rows(np.add, x)
+
+    def first_argmax(self, x: Array) -> Array:
+        """NumPy's own."""
+        return x.argmax(axis=0)
 
     def softmax(self, x: Array, temperature: float = 1.0) -> Array:
         """Softmax of ``x / temperature``, in place on each block."""

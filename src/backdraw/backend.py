@@ -149,6 +149,13 @@ class Backend(ABC):
         """Sum along the last axis, which is kept with size 1."""
         return self.xp.sum(x, axis=-1, keepdims=True)
 
+    def first_argmax(self, x: Array) -> Array:
+        """Index of the largest entry along the first axis, the first of equals."""
+        # argmax itself would ask JAX for 64-bit integers when it is compiled, where there are none.
+        xp, n = self.xp, x.shape[0]
+        places = xp.reshape(xp.arange(n, device=self.device(x)), (n, *(1,) * (x.ndim - 1)))
+        return xp.min(xp.where(x == xp.max(x, axis=0, keepdims=True), places, n - 1), axis=0)
+
     def sum_samples(self, x: Array) -> Array:
         """Sum of floats over the first axis."""
         return self.xp.sum(x, axis=0)
