@@ -96,6 +96,19 @@ def map_rows(body: Callable[..., Any], arrays: tuple[np.ndarray, ...]) -> np.nda
     return out.reshape(*lead, out.shape[-1])
 
 
+def sum_slices(body: Callable[..., Any], arrays: tuple[np.ndarray, ...]) -> Any:
+    """Sum what the body makes of blocks along the first axis; the blocks, and with them the sum, do not depend on threads."""
+    first = arrays[0]
+    step = max(1, BLOCK * len(first) // max(1, first.size))
+    parts: list[Any] = [None] * -(-len(first) // step)
+
+    def task(i: int) -> None:
+        parts[i] = body(*(a[i * step : (i + 1) * step] for a in arrays))
+
+    run(task, len(parts), allowed_threads() if first.size >= MANY else 1)
+    return sum(parts[1:], parts[0])
+
+
 def add_to(out: np.ndarray, x: np.ndarray) -> None:
     """``out += x``, on several threads where there is much of it; `out` is contiguous."""
     if out.size < MANY or not x.flags.c_contiguous:

@@ -155,6 +155,11 @@ class NumPyBackend(StandardBackend):
             return np.asarray(_quietly(body, self, *plain, **static))
         return blocks.map_rows(lambda *parts: _quietly(body, self, *parts, **static), plain)
 
+    def sum_of(self, body: Callable[..., Array], *arrays: Array, **static: Any) -> Array:
+        """Sum block by block: what is summed is never all in memory."""
+        plain = tuple(map(self.raw, arrays))
+        return blocks.sum_slices(lambda *parts: self.sum_samples(_quietly(body, self, *parts, **static)), plain)
+
     def add_to(self, fresh: Array, x: Array) -> Array:
         """Add in place, by blocks of any shape."""
         blocks.add_to(fresh, self.raw(x))
@@ -162,6 +167,8 @@ class NumPyBackend(StandardBackend):
 
     def gather(self, x: Array, index: Array) -> Array:
         """Take from the flat array: take_along_axis spends 15 microseconds on its arguments."""
+        if x.ndim == 1:
+            return x.take(index)
         first = x.shape[-1] * np.arange(x.size // x.shape[-1])
         return x.reshape(-1).take(index + first.reshape((*x.shape[:-1], 1)))
 
@@ -173,6 +180,10 @@ class NumPyBackend(StandardBackend):
         """Sum along the last axis."""
         return _reduce_rows(np.add, x)
 
+    def first_argmax(self, x: Array) -> Array:
+        """NumPy's own."""
+        return x.argmax(axis=0)
+
     def softmax(self, x: Array, temperature: float = 1.0) -> Array:
         """Softmax of ``x / temperature``, in place on each block."""
         return self.rowwise(_softmax, x, temperature=temperature)
@@ -182,6 +193,10 @@ class NumPyBackend(StandardBackend):
         if y.size < blocks.BLOCK:
             return _softmax_vjp(self, self.raw(y), self.raw(g), temperature=temperature)
         return self.rowwise(_softmax_vjp, y, g, temperature=temperature)
+
+    def hardmax(self, x: Array) -> Array:
+        """Set the ones among zeros that are never written."""
+        return self.rowwise(_hardmax, x)
 
     def is_floating(self, dtype: Any) -> bool:
         """Look at the kind."""
@@ -276,6 +291,20 @@ def _reduce_rows(ufunc: np.ufunc, x: np.ndarray) -> np.ndarray:
     for k in range(1, n):
         ufunc(out, x[..., k], out=out)
     return out[..., np.newaxis]
+
+
+def _hardmax(be: NumPyBackend, x: np.ndarray) -> np.ndarray:  # noqa: ARG001
+    n = x.shape[-1]
+    if n < _SHORT and x.size >= _MANY:  # argmax takes its time for each row
+        top = _reduce_rows(np.maximum, x)
+        hits = x == top
+        if np.isfinite(top).all() and np.count_nonzero(hits) == top.size:  # one in every row
+            return hits.astype(x.dtype)
+    places = x.argmax(-1).reshape(-1)
+    places += n * np.arange(places.size)
+    out = np.zeros(x.shape, x.dtype)
+    out.reshape(-1)[places] = x.reshape(-1)[places] != -np.inf
+    return out
 
 
 def _softmax(be: NumPyBackend, x: np.ndarray, *, temperature: float) -> np.ndarray:

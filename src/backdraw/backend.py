@@ -164,9 +164,20 @@ class Backend(ABC):
         """Sum along the last axis, which is kept with size 1."""
         return self.xp.sum(x, axis=-1, keepdims=True)
 
+    def first_argmax(self, x: Array) -> Array:
+        """Index of the largest entry along the first axis, the first of equals."""
+        # argmax itself would ask JAX for 64-bit integers when it is compiled, where there are none.
+        xp, n = self.xp, x.shape[0]
+        places = xp.reshape(xp.arange(n, device=self.device(x)), (n, *(1,) * (x.ndim - 1)))
+        return xp.min(xp.where(x == xp.max(x, axis=0, keepdims=True), places, n - 1), axis=0)
+
     def sum_samples(self, x: Array) -> Array:
         """Sum of floats over the first axis."""
         return self.xp.sum(x, axis=0)
+
+    def sum_of(self, body: Callable[..., Array], *arrays: Array, **static: Any) -> Array:
+        """`sum_samples` of ``body(be, *arrays, **static)``, for a body that treats the samples one by one."""
+        return self.sum_samples(body(self, *arrays, **static))
 
     def softmax(self, x: Array, temperature: float = 1.0) -> Array:
         """Softmax of ``x / temperature`` along the last axis; a row of -inf alone gives zeros."""

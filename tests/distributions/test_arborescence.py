@@ -76,6 +76,22 @@ def test_as_heavy_as_those_of_networkx(n: int) -> None:
         assert np.linalg.matrix_power(np.eye(n) + x, n)[0].min() > 0  # the root reaches every node
 
 
+def test_as_heavy_as_those_of_networkx_where_edges_are_few() -> None:
+    rng, trees = np.random.default_rng(0), 0
+    for logits in np.where(rng.random((30, 12, 12)) < 0.2, np.round(rng.normal(size=(30, 12, 12)) * 3), -np.inf):
+        x, graph = Arborescence(logits, 5).argmax(logits), nx.DiGraph()
+        graph.add_nodes_from(range(12))
+        graph.add_weighted_edges_from((i, j, logits[i, j]) for i, j in np.argwhere(logits > -np.inf) if i != j != 5)
+        if len(nx.descendants(graph, 5)) == 11:
+            trees += 1
+            best = nx.maximum_spanning_arborescence(graph)
+            assert logits[x > 0].sum() == sum(logits[e] for e in best.edges)
+            np.testing.assert_array_equal(x.sum(0), np.arange(12) != 5)
+        else:
+            assert not x.any()
+    assert 5 < trees < 25
+
+
 @pytest.mark.parametrize("scale", [1.0, 1000.0])
 @pytest.mark.parametrize("edges", [None, grid(10)], ids=["complete", "grid, both ways alike"])
 def test_a_hundred_nodes(edges: Any, scale: float) -> None:

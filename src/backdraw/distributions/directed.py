@@ -1,4 +1,4 @@
-r"""Arborescences by elimination in the log domain: partition function, marginals, their derivative, and the heaviest one.
+r"""Arborescences by elimination in the log domain: partition function, marginals and their derivative.
 
 Each node but the root, which is node 0, leads to its parent; row i of a matrix has the weights :math:`w_{ij}` of the parents j
 of i. To eliminate node k, whose weights to the nodes before it have the sum s, is to add :math:`w_{ik} w_{kj} / s` to every
@@ -12,14 +12,13 @@ G_{ji}` (:math:`G_{ii}` for the root). Elimination does not change T between the
 
 The last sum is the expected number of k's children in the graph of the nodes up to k: what is subtracted is no larger than n,
 and the error that it leaves in a probability is no larger than n roundings. Everything else is positive. In the log domain,
-weights may be of any size; with max in place of the sum of exponentials the elimination finds the heaviest arborescence.
+weights may be of any size.
 """
 
 from typing import Any, NamedTuple
 
 from backdraw.backend import Array, Backend
 from backdraw.distributions.elimination import assembled, blocks, grown, numbers, row_of, stacked
-from backdraw.distributions.trees import leads_to_root, with_parent
 
 
 class Eliminated(NamedTuple):
@@ -87,46 +86,6 @@ def eliminate(be: Backend, logits: Array) -> Eliminated:
         found.append(stacked(be, rows))
     rows, columns = _matrices(be, found, full, -xp.inf)
     return Eliminated(rows, columns, be.logsumexp(rows)[..., 0])
-
-
-def heaviest(be: Backend, logits: Array) -> tuple[Array, Array]:
-    """Return the parents of the nodes in the heaviest arborescence, and whether there is one (last axis of size 1)."""
-    # What `draw_parents` in the module `trees` does as the temperature falls to 0. An edge of the smaller graph came of k if k
-    # made it heavier, and of the nodes that did so, the one eliminated last is put into the graph first: that one is kept.
-    xp, size, full = be.xp, logits.shape[-1], logits
-    places = xp.arange(size, device=be.device(logits))
-    via = xp.zeros(logits.shape, dtype=places.dtype, device=be.device(logits))
-    rows, vias = [], []
-    for n, left in blocks(size):
-        state, few = (logits[..., :n, :n], via[..., :n, :n]), places[:n]
-
-        def step(state: Any, k: Array, few: Array = few) -> tuple[Any, Array]:
-            logits, via = state
-            row, column = (xp.where(few < k, x, -xp.inf) for x in (row_of(be, logits, k), _column(be, logits, k)))
-            mesh = column[..., :, None] + (row - _finite(be, be.row_max(row)))[..., None, :]
-            more = mesh > logits
-            return (xp.where(more, mesh, logits), xp.where(more, k, via)), row
-
-        (logits, via), found = be.scan(step, state, numbers(be, logits, n - 1, left - 1, -1))
-        rows.append(stacked(be, found))
-        vias.append(via)
-    via = via[..., :1, :1]
-    for outer in reversed(vias):  # each is final where one of its nodes is of its own block
-        left = via.shape[-1]
-        upper = xp.concat([via, outer[..., :left, left:]], axis=-1)
-        via = xp.concat([upper, outer[..., left:, :]], axis=-2)
-    table = assembled(be, rows, full, -xp.inf)
-
-    def choose(parents: Array, k: Array) -> tuple[Array, None]:
-        through = (be.gather(via, parents[..., :, None])[..., 0] == k) & (places > 0) & (places < k)
-        outside = xp.where(leads_to_root(be, parents, through) & (places < k), row_of(be, table, k), -xp.inf)
-        # The first of the largest; argmax would ask JAX for 64-bit integers when it is compiled, where there are none.
-        chosen = xp.min(xp.where(outside == be.row_max(outside), places, size), axis=-1, keepdims=True)
-        return with_parent(be, parents, k, chosen, through), None
-
-    start = xp.zeros(table.shape[:-1], dtype=places.dtype, device=be.device(table))
-    parents = be.scan(choose, start, numbers(be, table, 1, size, 1))[0]
-    return parents, xp.all(be.row_max(table)[..., 1:, 0] > -xp.inf, axis=-1, keepdims=True)
 
 
 class _Step:

@@ -1,12 +1,15 @@
 """The arborescences of a complete directed graph, as a family of 0/1 arrays."""
 
+import math
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 
 from backdraw.backend import Array, Backend
 from backdraw.distributions import directed, trees
 from backdraw.distributions.exponential_family import finite, flat, scaled, square
+from backdraw.distributions.heaviest import heaviest
 
 
 @dataclass(frozen=True)
@@ -18,13 +21,13 @@ class Rooted:
 
     def _children(self, be: Backend, u: Array) -> Array:
         """Matrix whose rows are the children, with the root as node 0; u has parents in rows, flat."""
-        order = np.asarray([self.root, *(i for i in range(self.n) if i != self.root)])
-        places = order[None, :] * self.n + order[:, None]
+        nodes = _nodes(self.n, self.root)
+        places = nodes[None, :] * self.n + nodes[:, None]
         return square(be, be.xp.take(u, be.constant(places.reshape(-1), u), axis=-1))
 
     def _flat(self, be: Backend, matrix: Array) -> Array:
         """Return the inverse of `_children`."""
-        place = np.argsort(np.asarray([self.root, *(i for i in range(self.n) if i != self.root)]))
+        place = np.argsort(_nodes(self.n, self.root))
         places = place[None, :] * self.n + place[:, None]
         return be.xp.take(flat(be, matrix), be.constant(places.reshape(-1), matrix), axis=-1)
 
@@ -64,8 +67,19 @@ class Rooted:
 
     def heaviest(self, be: Backend, u: Array) -> Array:
         """Eliminate with max in place of the sum, which finds what Chu, Liu and Edmonds' contractions do."""
+        xp, n, device, batch = be.xp, self.n, be.device(u), math.prod(u.shape[:-1])
         with be.double():
-            return self._of(be, *directed.heaviest(be, self._logits(be, scaled(be, u, 1.0))[0]))
+            places = be.constant(_places(n, self.root), u)
+            # An eighth, so that sums of differences are finite. It is exact, and the heaviest tree stays the heaviest.
+            z = xp.astype(xp.permute_dims(xp.reshape(u, (batch, n * n)), (1, 0)), xp.float64) * 0.125
+            z = xp.minimum(z, -be.lowest(z) / 8.0)
+            z = xp.concat([z, xp.full((1, batch), -xp.inf, dtype=z.dtype, device=device)])
+            parents, exists = heaviest(be, xp.reshape(xp.take(z, places[2 * n :], axis=0), (n, n, batch)))
+            parents = xp.take(places[:n], xp.reshape(xp.take(parents, places[n : 2 * n], axis=0), (-1,)))
+            parents = xp.permute_dims(xp.reshape(parents, (n, batch)), (1, 0))
+            nodes = xp.arange(n, device=device)
+            x = (parents[:, None, :] == nodes[:, None]) & (nodes != self.root) & exists[:, None, None]
+            return xp.reshape(x, u.shape)
 
     def tables(self, be: Backend, u: Array) -> Array:
         """Logits, and the logs of the weights at elimination."""
@@ -85,6 +99,20 @@ class Rooted:
         places = be.xp.arange(self.n, dtype=parents.dtype, device=be.device(parents))
         x = (parents[..., :, None] == places) & (places[:, None] != 0)
         return self._flat(be, x & exists[..., None])
+
+
+def _nodes(n: int, root: int) -> np.ndarray:
+    """Return the nodes, from the root on."""
+    return np.asarray([root, *(i for i in range(n) if i != root)])
+
+
+@cache
+def _places(n: int, root: int) -> np.ndarray:
+    """Return `_nodes`, where among them each node is, and where the logits of each pair are, or behind the last for none."""
+    nodes = _nodes(n, root)
+    edges = nodes * n + nodes[:, None]
+    edges[(np.eye(n) > 0) | (np.arange(n)[:, None] == 0)] = n * n
+    return np.concatenate([nodes, np.argsort(nodes), edges.reshape(-1)])
 
 
 def _exists(be: Backend, e: directed.Eliminated) -> Array:

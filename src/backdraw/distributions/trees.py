@@ -118,25 +118,26 @@ def of_parents(be: Backend, parents: Array, edges: Edges | None, count: int) -> 
 def prim(be: Backend, weights: Array) -> tuple[Array, Array]:
     """Return the parents of the nodes in the heaviest tree from node 0, and whether there is one (last axis of size 1)."""
     # The next node is the one with the heaviest edge to the tree, the first of equals, and its edge leads to the node that
-    # joined first of those with such an edge. Nodes in the tree have inf as their best edge: no other is better.
-    xp, n, batch = be.xp, weights.shape[-1], weights.shape[:-2]
-    best = xp.reshape(weights[..., 0, :], (-1, n))
-    places = xp.arange(n, device=be.device(weights))
-    state = (xp.where(places == 0, xp.inf, best), xp.zeros_like(best, dtype=places.dtype))
+    # joined first of those with such an edge. A cap of -inf takes the nodes in the tree out: `minimum` is faster
+    # than `where`.
+    xp, n, batch, device = be.xp, weights.shape[-1], weights.shape[:-2], be.device(weights)
+    places = xp.arange(n, device=device)
+    own = xp.where(places[:, None] == places, -xp.inf, xp.full((n, n), xp.inf, dtype=weights.dtype, device=device))
+    best = xp.minimum(xp.reshape(weights[..., 0, :], (-1, n)), own[0, :])
+    state = (best, xp.broadcast_to(own[0, :], best.shape), xp.zeros_like(best, dtype=places.dtype))
     rows = xp.reshape(weights, (-1, n))
-    first = n * xp.arange(best.shape[0], dtype=places.dtype, device=be.device(weights))
+    first = n * xp.arange(best.shape[0], dtype=places.dtype, device=device)
 
-    def step(state: tuple[Array, Array], _: Array) -> tuple[tuple[Array, Array], None]:
-        best, parents = state
-        node = xp.argmax(xp.where(best == xp.inf, -xp.inf, best), axis=-1)
-        row, node = xp.take(rows, first + node, axis=0), node[:, None]
-        better = row > best
-        best = xp.where(better, row, best)
-        return (xp.where(places == node, xp.inf, best), xp.where(better, node, parents)), None
+    def step(state: tuple[Array, Array, Array], _: Array) -> tuple[tuple[Array, Array, Array], None]:
+        best, cap, parents = state
+        node = xp.argmax(best, axis=-1)
+        cap = xp.minimum(cap, xp.take(own, node, axis=0))
+        row = xp.minimum(xp.take(rows, first + node, axis=0), cap)
+        return (xp.minimum(xp.maximum(best, row), cap), cap, xp.where(row > best, node[:, None], parents)), None
 
-    parents = xp.reshape(be.scan(step, state, places[1:])[0][1], (*batch, n))
-    own = be.gather(weights, parents[..., None])[..., 0]
-    return parents, xp.all((own > -xp.inf) | (places == 0), axis=-1, keepdims=True)
+    parents = xp.reshape(be.scan(step, state, places[1:])[0][2], (*batch, n))
+    chosen = be.gather(weights, parents[..., None])[..., 0]
+    return parents, xp.all((chosen > -xp.inf) | (places == 0), axis=-1, keepdims=True)
 
 
 # ------------------------------------------------------------------------------------------------------ exact draws

@@ -152,22 +152,40 @@ class PerturbedArgmax(Primitive):
         xp, (u, z, x, *traced) = be.xp, residuals
         scale = scale_of(be, traced[0] if sigma is None else sigma, z)
         n, c = z.shape[0], be.cast(be.stop_gradient(cotangent), z.dtype)
-        worth = be.cast(x, z.dtype) * c
-        worth = xp.sum(worth, axis=axes) if axes else worth
+        if axes == (-1,):
+            worth = be.rowwise(_worth, x, xp.broadcast_to(c, x.shape))
+        else:
+            worth = be.cast(x, z.dtype) * c
+            worth = xp.sum(worth, axis=axes) if axes else worth
         if n > 1:  # less the mean of the others, and exactly 0 where all are equal
             worth = worth - worth[:1, ...]
             worth = (worth - xp.mean(worth, axis=0, keepdims=True)) * (n / (n - 1))
         sizes = list(z.shape)
         for axis in noise_axes:
             sizes[axis] = 1
-        worth, score, live = xp.reshape(worth, tuple(sizes)) / (n * scale), SCORES[kind](xp, z), xp.isfinite(u)
-        to_u = xp.where(live, be.sum_samples(worth * score), 0.0)  # noise moves nothing that is infinite
+        worth, live = xp.reshape(worth, tuple(sizes)) / (n * scale), xp.isfinite(u)
+        to_u = xp.where(live, be.sum_of(_scores, z, worth, kind=kind), 0.0)  # noise moves nothing that is infinite
         grads = [be.cast(to_u, u.dtype), None, None]
         if sigma is None:  # the density of u + sigma z has the derivative (nu'(z) z - 1) / sigma in sigma
-            to_sigma = xp.sum(xp.where(live, worth * (score * z - 1.0), 0.0))
+            to_sigma = xp.sum(xp.where(live, be.sum_of(_scores_of_scale, z, worth, kind=kind), 0.0))
             grads.append(be.cast(to_sigma, traced[0].dtype))
         sources = (cotangent, u, *traced)
         return (None, *(None if g is None else once(be, g, *sources, estimator=self.name) for g in grads))
+
+
+def _worth(be: Backend, x: Array, c: Array) -> Array:
+    """Return what the vertices x, in rows, are worth to the cotangent c."""
+    return be.row_sum(be.cast(x, c.dtype) * c)
+
+
+def _scores(be: Backend, z: Array, worth: Array, *, kind: str) -> Array:
+    """Return the scores of the noise z, weighted."""
+    return worth * SCORES[kind](be.xp, z)
+
+
+def _scores_of_scale(be: Backend, z: Array, worth: Array, *, kind: str) -> Array:
+    """Return those of sigma, times sigma."""
+    return worth * (SCORES[kind](be.xp, z) * z - 1.0)
 
 
 _perturbed_argmax = PerturbedArgmax()
