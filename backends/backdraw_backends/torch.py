@@ -45,12 +45,14 @@ class TorchBackend(Backend):
         return isinstance(x, torch.Tensor)
 
     def apply(self, primitive: Primitive, arrays: tuple[Array, ...], static: dict[str, Any]) -> Array:
-        """Leave true derivatives to torch, unless blocks of rows are faster; give other rules by the autograd.Function."""
-        x = arrays[0]
-        if primitive.native and not ((_numpy_wins(x) if primitive.rows else x.numel() >= _ROWS) and _on_host(arrays)):
-            return primitive.forward(self, *arrays, **static)[0]
+        """Leave true derivatives to torch, unless the rule is faster; give other rules by the autograd.Function."""
+        compiling = torch.compiler.is_compiling()
+        if primitive.native and not (compiling and primitive.rows):  # the rule has fewer passes over rows to compile
+            x = arrays[0]
+            if not ((_numpy_wins(x) if primitive.rows else x.numel() >= _ROWS) and _on_host(arrays)):
+                return primitive.forward(self, *arrays, **static)[0]
         arguments = (self, primitive, tuple(static.items()), *arrays)
-        if torch.compiler.is_compiling():
+        if compiling:
             if not _recorded(arrays):  # dynamo's own way there fails on a setup_context
                 return primitive.forward(self, *arrays, **static)[0]
             return Apply.apply(*arguments)[0]
