@@ -80,9 +80,11 @@ class JaxBackend(Backend):
         init: Any,
         xs: Any,
         until: Callable[[Any], Array] | None = None,  # noqa: ARG002
+        *,
+        reverse: bool = False,
     ) -> tuple[Any, Array]:
         """Loop without unrolling, to the end: the number of y is part of their shape."""
-        return jax.lax.scan(f, init, xs)
+        return jax.lax.scan(f, init, xs, reverse=reverse)
 
     def program(self, body: Callable[..., Array], *arrays: Array, **static: Any) -> Array:
         """Compile it, also where the user's code runs operation by operation; floats are arguments, all else is constant."""
