@@ -148,10 +148,8 @@ def outer(y: Array) -> Array:
 
 
 def covariance(be: Backend, kernels: Kernels, m: Array, g: Array, w: Array, pair: Array | None = None) -> tuple[Array, Array]:
-    """Covariance of the states, and of the pairs of states, with the sum of g, and of `pair`, along the path.
-
-    The axis of time is where w has it, and the dtype that of w.
-    """
+    """Covariance of the states, and of the pairs of states, with the sum of g, and of `pair`, along the path."""
+    # It has the axis of time where w has it, and the dtype of w.
     # h_t(k) = E[from t on | y_t = k] and d_t(k) = m_t(k) E[up to t | y_t = k], of sums whose terms have mean zero.
     xp = be.xp
     left, _, right = kernels
