@@ -26,6 +26,7 @@ class JaxBackend(Backend):
 
     name = "jax"
     native_rng = "a jax.random key"
+    fuses = True
 
     def __init__(self) -> None:
         self.xp = jnp

@@ -31,11 +31,15 @@ class Backend(ABC):
         Its Array API namespace.
     native_rng : str
         What the framework's users pass as ``rng=``; for error messages.
+    fuses : bool
+        Several operations make one pass over the memory, and both ways of `either` are compiled: two algorithms for one thing
+        then cost more than they save.
     """
 
     name: str
     xp: Any
     native_rng: str
+    fuses: bool = False
 
     @abstractmethod
     def owns(self, x: object) -> bool:

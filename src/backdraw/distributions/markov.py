@@ -10,7 +10,8 @@ float64: a sum of utilities of +-1000 has no digits left in float32.
 
 A kernel is kept as its factors l(j) s(j, k) r(k). By products, s is exp(w_t - max), r is exp(v_(t+1)) to a factor, and l is
 one over the sum of s r, q. Whatever lies too far below the largest to be a float then has no weight beside q, as long as no q
-is under `FLOOR`: this is looked at afterwards. Else messages are logarithms, s is the kernel, and l and r are 1.
+is under `FLOOR`: this is looked at afterwards. Else, and where a backend fuses operations, messages are logarithms, s is the
+kernel, and l and r are 1.
 
 The axis of time is in front here: u is (T, ..., K), w and the kernels are (T - 1, ..., K, K).
 """
@@ -47,11 +48,14 @@ def kernels(be: Backend, u: Array, w: Array, temperature: float = 1.0) -> tuple[
     if w.shape[-3] == 0:
         last, steps = time_first(be, u, w, temperature)
         return last[0, ...], (last[:0, ...], steps, last[:0, ...])
+    if be.fuses:
+        v, *kernels = _by_logarithms(be, u, w, temperature)
+        return v, tuple(kernels)
     enough, *found = _by_products(be, u, w, temperature)
     v, *kernels = be.either(
         enough,
         lambda u, w, *found: found,  # noqa: ARG005
-        lambda u, w, *found: _by_logarithms(be, *time_first(be, u, w, temperature)),  # noqa: ARG005
+        lambda u, w, *found: _by_logarithms(be, u, w, temperature),  # noqa: ARG005
         *(u, w, *found),
     )
     return v, tuple(kernels)
@@ -84,12 +88,12 @@ def _by_products(be: Backend, u: Array, w: Array, temperature: float) -> tuple[A
     return xp.all(q >= FLOOR), v, 1.0 / be.at_least(q, FLOOR), steps, p[1:, ...]
 
 
-def _by_logarithms(be: Backend, u: Array, w: Array) -> tuple[Array, ...]:
+def _by_logarithms(be: Backend, u: Array, w: Array, temperature: float) -> tuple[Array, ...]:
     """Return message and kernels, whatever the utilities."""
-    xp = be.xp
+    xp, u, w = be.xp, scaled(be, to_front(be, u, 2), temperature), to_front(be, w, 3)
 
     def back(v: Array, x: tuple[Array, Array]) -> tuple[Array, Array]:
-        s = x[1] + v[..., None, :]
+        s = scaled(be, x[1], temperature) + v[..., None, :]
         top = be.at_least(be.stop_gradient(be.row_max(s)), be.lowest(s))
         e = xp.exp(s - top)
         total = be.row_sum(e)
