@@ -46,6 +46,8 @@ def _x_sin_bwd(be: Any, res: Any, g: Any, *, factor: float) -> Any:
 
 
 x_sin.defvjp(_x_sin_fwd, _x_sin_bwd)
+looped = primitive(x_sin.function, loops=True)
+looped.defvjp(_x_sin_fwd, _x_sin_bwd)
 
 
 @primitive

@@ -26,6 +26,7 @@ class JaxBackend(Backend):
 
     name = "jax"
     native_rng = "a jax.random key"
+    fuses = True
 
     def __init__(self) -> None:
         self.xp = jnp
@@ -80,9 +81,11 @@ class JaxBackend(Backend):
         init: Any,
         xs: Any,
         until: Callable[[Any], Array] | None = None,  # noqa: ARG002
+        *,
+        reverse: bool = False,
     ) -> tuple[Any, Array]:
         """Loop without unrolling, to the end: the number of y is part of their shape."""
-        return jax.lax.scan(f, init, xs)
+        return jax.lax.scan(f, init, xs, reverse=reverse)
 
     def program(self, body: Callable[..., Array], *arrays: Array, **static: Any) -> Array:
         """Compile it, also where the user's code runs operation by operation; floats are arguments, all else is constant."""
@@ -93,10 +96,6 @@ class JaxBackend(Backend):
     def either(self, flag: Array, fast: Callable[..., Array], safe: Callable[..., Array], *arrays: Array) -> Array:
         """Compile both."""
         return jax.lax.cond(flag, fast, safe, *arrays)
-
-    def shortcut(self, flag: Array, fast: Callable[..., Array], safe: Callable[..., Array], *arrays: Array) -> Array:  # noqa: ARG002
-        """Compile the safe one."""
-        return safe(*arrays)
 
     def inverse(self, x: Array) -> Array:
         """By Cholesky's factor, a third of the time that the general inverse takes to run and to compile."""

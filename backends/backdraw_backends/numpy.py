@@ -72,10 +72,10 @@ class _Rows:
         self.n, self.made = n, 0
         self.out: Any = None
 
-    def append(self, y: np.ndarray) -> None:
+    def __setitem__(self, i: int, y: np.ndarray) -> None:
         if self.out is None:
             self.out = np.empty((self.n, *y.shape), y.dtype)
-        self.out[self.made, ...] = y
+        self.out[i, ...] = y
         self.made += 1
 
 
@@ -140,9 +140,9 @@ class NumPyBackend(StandardBackend):
         """Return what puts every result where it stays: to stack them at the end copies all of them into fresh memory."""
         return _Rows(n)
 
-    def stacked(self, ys: Any) -> Array | None:
-        """Return the rows that were filled."""
-        return None if ys.out is None else ys.out[: ys.made, ...]
+    def stacked(self, ys: Any) -> Array:
+        """Return the rows that were filled: all, or the first, as only a loop from the front may end early."""
+        return ys.out[: ys.made, ...]
 
     def constant(self, x: np.ndarray, like: Array) -> Array:  # noqa: ARG002
         """Return the array itself."""

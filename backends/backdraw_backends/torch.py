@@ -25,6 +25,7 @@ _WORDS = 1 << 13  # elements: from here on NumPy's generators pay for their seed
 _SHORT = 32  # elements of a row: in rows shorter than this they already do from _WORDS elements on
 _ROWS = 1 << 20  # elements: from here on NumPy's blocks of rows, on torch's memory, beat torch's kernels
 _HOSTED = (torch.float32, torch.float64, torch.bool)  # dtypes that NumPy has too, and computes well in
+_NUMPY = {torch.float32: np.dtype("float32"), torch.float64: np.dtype("float64")}
 
 
 class TorchBackend(Backend):
@@ -51,6 +52,8 @@ class TorchBackend(Backend):
             x = arrays[0]
             if not ((_numpy_wins(x) if primitive.rows else x.numel() >= _ROWS) and _on_host(arrays)):
                 return primitive.forward(self, *arrays, **static)[0]
+        if primitive.loops and _on_host(arrays) and static.get("dtype", torch.float64) in _NUMPY:
+            primitive = _ByNumPy(primitive)
         arguments = (self, primitive, tuple(static.items()), *arrays)
         if compiling:
             if not _recorded(arrays):  # dynamo's own way there fails on a setup_context
@@ -274,6 +277,53 @@ def _by_numpy(f: Callable[..., Array], *arguments: Any, **static: Any) -> Array:
     with limit_threads(torch.get_num_threads()):
         out = f(*[x.detach().numpy() if isinstance(x, torch.Tensor) else x for x in arguments], **static)
     return torch.from_numpy(out if type(out) is np.ndarray else np.asarray(out))
+
+
+class _ByNumPy(Primitive):
+    """A primitive, by NumPy on torch's memory wherever no gradient of torch's own is wanted."""
+
+    def __init__(self, primitive: Primitive) -> None:
+        self.primitive = primitive
+
+    def forward(self, be: Backend, *arrays: Array, **static: Any) -> tuple[Array, tuple[Any, ...]]:
+        """Run it there, and find its arrays again among the residuals."""
+        if not _free(arrays):
+            return self.primitive.forward(be, *arrays, **static)
+        out: tuple[Array, tuple[Any, ...]] = _hosted(self.primitive.forward, *arrays, **static)
+        return out
+
+    def backward(self, be: Backend, residuals: tuple[Any, ...], cotangent: Array, **static: Any) -> tuple[Array | None, ...]:
+        """Run it there."""
+        if not _free((*(r for r in residuals if r is not None), cotangent)):
+            return self.primitive.backward(be, residuals, cotangent, **static)
+        return tuple(_hosted(self.primitive.backward, residuals, cotangent, **static))
+
+
+def _hosted(f: Callable[..., Any], *arguments: Any, **static: Any) -> Any:
+    """Return ``f(on_numpy, ...)``, tensors and their dtypes being NumPy's on the way; a tensor comes back as itself."""
+    # That tells where a residual is an argument, or the output.
+    pairs: list[tuple[np.ndarray, torch.Tensor]] = []
+
+    def down(x: Any) -> Any:
+        if isinstance(x, tuple):
+            return tuple(map(down, x))
+        if isinstance(x, torch.Tensor):
+            pairs.append((x.detach().numpy(), x))
+            return pairs[-1][0]
+        return _NUMPY[x] if isinstance(x, torch.dtype) else x
+
+    def up(x: Any) -> Any:
+        if x is None or isinstance(x, tuple):
+            return x if x is None else tuple(map(up, x))
+        for array, tensor in pairs:
+            if array is x:
+                return tensor
+        pairs.append((x, torch.from_numpy(np.asarray(x))))
+        return pairs[-1][1]
+
+    with limit_threads(torch.get_num_threads()):
+        out = f(on_numpy, *map(down, arguments), **{name: down(x) for name, x in static.items()})
+    return up(out)
 
 
 def _generator(rng: Any, device: Any) -> torch.Generator | None:

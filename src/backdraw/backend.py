@@ -33,11 +33,15 @@ class Backend(ABC):
         Its Array API namespace.
     native_rng : str
         What the framework's users pass as ``rng=``; for error messages.
+    fuses : bool
+        Several operations make one pass over the memory, and both ways of `either` are compiled: two algorithms for one thing
+        then cost more than they save.
     """
 
     name: str
     xp: Any
     native_rng: str
+    fuses: bool = False
 
     @abstractmethod
     def owns(self, x: object) -> bool:
@@ -85,35 +89,42 @@ class Backend(ABC):
         init: Any,
         xs: Any,
         until: Callable[[Any], Array] | None = None,
+        *,
+        reverse: bool = False,
     ) -> tuple[Any, Array]:
         """Loop ``carry, y = f(carry, x)`` over the first axis of `xs`; return the last carry and the stacked y, or None."""
-        # xs is an array, or a tuple of arrays, and then x is a tuple too. Once the bool `until` of a carry holds, f changes
-        # nothing, and the loop may end: there are as many y as steps were made.
-        carry, n = init, (xs[0] if isinstance(xs, tuple) else xs).shape[0]
-        ys: Any = self.collector(n)
-        for i in range(n):
+        # xs is an array, or a tuple of arrays, and then x is a tuple too; so may y be. Once the bool `until` of a carry holds,
+        # f changes nothing, and the loop may end: there are as many y as steps were made. In reverse the last x comes first;
+        # its y is the last all the same.
+        carry, n, y = init, (xs[0] if isinstance(xs, tuple) else xs).shape[0], None
+        kept: list[Any] = []
+        for i in range(n)[:: -1 if reverse else 1]:
             carry, y = f(carry, tuple(x[i, ...] for x in xs) if isinstance(xs, tuple) else xs[i, ...])
             if y is not None:
-                ys.append(y)
+                parts = y if isinstance(y, tuple) else (y,)
+                kept = kept or [self.collector(n) for _ in parts]
+                for place, part in zip(kept, parts, strict=True):
+                    place[i] = part
             if until is not None and self.either(until(carry), lambda: True, lambda: False):
                 break
-        return carry, self.stacked(ys)
+        every = tuple(self.stacked(place) for place in kept)
+        return carry, every if isinstance(y, tuple) else every[0] if every else None
 
     def collector(self, n: int) -> Any:  # noqa: ARG002
-        """Return what takes up to `n` results of `scan`, by ``append``."""
-        return []
+        """Return what takes up to `n` results of `scan`, each set at its index."""
+        return {}
 
-    def stacked(self, ys: Any) -> Array | None:
-        """Return what a collector took as one array; None if that was nothing."""
-        return self.xp.stack(ys) if ys else None
+    def stacked(self, ys: Any) -> Array:
+        """Return what a collector took as one array, in the order of the indices."""
+        return self.xp.stack([ys[i] for i in sorted(ys)])
 
     def either(self, flag: Array, fast: Callable[..., Array], safe: Callable[..., Array], *arrays: Array) -> Array:
         """``fast(*arrays)`` where a scalar of bool holds, else ``safe(*arrays)``, which is right in any case."""
         return (fast if bool(flag) else safe)(*arrays)
 
     def shortcut(self, flag: Array, fast: Callable[..., Array], safe: Callable[..., Array], *arrays: Array) -> Array:
-        """`either`; ``safe(*arrays)`` too where the flag is known to the compiled program alone: it then has one of both."""
-        return self.either(flag, fast, safe, *arrays)
+        """`either`, or ``safe(*arrays)`` in any case where a second way costs more than it saves."""
+        return safe(*arrays) if self.fuses else self.either(flag, fast, safe, *arrays)
 
     def double(self) -> AbstractContextManager[Any]:
         """Return a context in which float64 exists, where the framework otherwise hides it."""

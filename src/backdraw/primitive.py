@@ -28,11 +28,14 @@ class Primitive(ABC):
     rows : bool
         The first array is reduced along its rows. Frameworks whose kernels are slow on short rows may then prefer the rule
         to a derivative of their own.
+    loops : bool
+        It is many small steps, whose calls are what it costs. Where NumPy's cost less on the same memory, it may run there.
     """
 
     native: bool = False
     symmetric: bool = False
     rows: bool = False
+    loops: bool = False
 
     @property
     def forward_mode(self) -> bool:
@@ -66,11 +69,12 @@ class Primitive(ABC):
 class FunctionPrimitive(Primitive):
     """The primitive that `primitive` makes of a plain function."""
 
-    def __init__(self, function: Callable[..., Array], *, native: bool, symmetric: bool, rows: bool) -> None:
+    def __init__(self, function: Callable[..., Array], *, native: bool, symmetric: bool, rows: bool, loops: bool) -> None:
         self.function = function
         self.native = native
         self.symmetric = symmetric
         self.rows = rows
+        self.loops = loops
         self.__doc__ = function.__doc__
         self.__wrapped__ = function
         self._fwd: Callable[..., tuple[Array, Residuals]] | None = None
@@ -103,18 +107,23 @@ class FunctionPrimitive(Primitive):
 
 @overload
 def primitive(
-    function: Callable[..., Array], *, native: bool = ..., symmetric: bool = ..., rows: bool = ...
+    function: Callable[..., Array], *, native: bool = ..., symmetric: bool = ..., rows: bool = ..., loops: bool = ...
 ) -> FunctionPrimitive: ...
 
 
 @overload
 def primitive(
-    function: None = None, *, native: bool = ..., symmetric: bool = ..., rows: bool = ...
+    function: None = None, *, native: bool = ..., symmetric: bool = ..., rows: bool = ..., loops: bool = ...
 ) -> Callable[[Callable[..., Array]], FunctionPrimitive]: ...
 
 
 def primitive(
-    function: Callable[..., Array] | None = None, *, native: bool = False, symmetric: bool = False, rows: bool = False
+    function: Callable[..., Array] | None = None,
+    *,
+    native: bool = False,
+    symmetric: bool = False,
+    rows: bool = False,
+    loops: bool = False,
 ) -> Any:
     """Make a function of arrays a primitive, as `jax.custom_vjp` does, on every backend.
 
@@ -128,6 +137,8 @@ def primitive(
         The function takes one array and its Jacobian is symmetric: the rule serves forward mode too.
     rows : bool
         The function reduces its first array along rows; for speed alone.
+    loops : bool
+        The function is a loop of many small steps; for speed alone.
 
     Returns
     -------
@@ -149,5 +160,5 @@ def primitive(
     (array([2., 6.]),)
     """
     if function is None:
-        return lambda f: FunctionPrimitive(f, native=native, symmetric=symmetric, rows=rows)
-    return FunctionPrimitive(function, native=native, symmetric=symmetric, rows=rows)
+        return lambda f: FunctionPrimitive(f, native=native, symmetric=symmetric, rows=rows, loops=loops)
+    return FunctionPrimitive(function, native=native, symmetric=symmetric, rows=rows, loops=loops)

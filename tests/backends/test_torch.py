@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import pytest
 from helpers import run_python
-from user_primitives import cube, exp, power, scaled, soft, sort, x_sin
+from user_primitives import cube, exp, looped, power, scaled, soft, sort, x_sin
 
 import backdraw
 
@@ -23,6 +23,7 @@ PRIMITIVES: dict[str, Any] = {
     "cube": cube,
     "exp": exp,
     "x_sin": lambda x: x_sin(x, factor=2.0),
+    "looped": lambda x: looped(x, factor=2.0),
     "sort": sort,
     "soft": soft,
     "power": lambda x: power(x, n=3),
@@ -60,6 +61,38 @@ def test_gradcheck_of_relaxed_draws() -> None:
 
         assert torch.autograd.gradcheck(draw, (leaf(), temperature))
         assert torch.autograd.gradgradcheck(draw, (leaf(), temperature))
+
+
+def test_loops_run_on_numpy_where_torch_watches_nothing() -> None:
+    seen = []
+
+    @backdraw.primitive(loops=True)
+    def squared(be: Any, x: Any, *, dtype: Any) -> Any:
+        return be.cast(x * x, dtype)
+
+    def fwd(be: Any, x: Any, *, dtype: Any) -> Any:
+        seen.append(type(x))
+        y = squared.function(be, x, dtype=dtype)
+        return y, (x, y)
+
+    def bwd(be: Any, residuals: Any, g: Any, *, dtype: Any) -> Any:
+        x, y = residuals
+        seen.extend((type(x), type(y)))
+        return (be.cast(2.0 * g * x, x.dtype),)
+
+    squared.defvjp(fwd, bwd)
+    x = leaf()
+    for dtype, kind in ((torch.float32, np.ndarray), (torch.bfloat16, torch.Tensor)):
+        y = squared(x, dtype=dtype)
+        assert y.dtype == dtype
+        (g,) = torch.autograd.grad(y.sum(), x)
+        torch.testing.assert_close(g, 2 * X)
+        assert seen == [kind] * 3
+        seen.clear()
+    (g,) = torch.autograd.grad(squared(x, dtype=x.dtype).sum(), x, create_graph=True)
+    (h,) = torch.autograd.grad(g.sum(), x)
+    torch.testing.assert_close(h, torch.full_like(X, 2.0))
+    assert issubclass(seen[-1], torch.Tensor)
 
 
 def test_none_gradients() -> None:

@@ -166,9 +166,11 @@ def test_second_derivatives() -> None:
 
 
 # ---------------------------------------------------------------------------------------------------------- stability
-def test_utilities_spread_over_a_thousand(lib: Library) -> None:
-    u, w = (np.round(RNG.uniform(-1e3, 1e3, size=s)) for s in ((20, T, K), (20, T - 1, K, K)))
-    u[:10], w[:10] = np.round(u[:10] / 100) * 100 + RNG.integers(3, size=(10, T, K)), np.round(w[:10] / 500) * 500
+@pytest.mark.parametrize("spread", [60, 1000], ids=["by products", "by logarithms"])
+def test_spread_utilities(lib: Library, spread: int) -> None:
+    u, w = (np.round(RNG.uniform(-spread, spread, size=s)) for s in ((20, T, K), (20, T - 1, K, K)))
+    part = spread // 10
+    u[:10], w[:10] = np.round(u[:10] / part) * part + RNG.integers(3, size=(10, T, K)), np.round(w[:10] / part / 5) * part * 5
     g = RNG.normal(size=u.shape).astype(np.float32)
     x, p = law(u, w)
     for dtype, rtol in (("float32", 1e-5), ("float64", 1e-10)):

@@ -28,7 +28,7 @@ def _over_path(g: Array) -> tuple[Array, Array]:
 
 
 # ------------------------------------------------------------------------------------------------- primitives
-@primitive
+@primitive(loops=True)
 def marginals(be: Backend, u: Array, w: Array, *, temperature: float, dtype: Any) -> Array:
     """Probability of each state at each time, at the utilities over the temperature, rounded to a dtype."""
     return _marginals_fwd(be, u, w, temperature=temperature, dtype=dtype)[0]
@@ -36,22 +36,22 @@ def marginals(be: Backend, u: Array, w: Array, *, temperature: float, dtype: Any
 
 def _marginals_fwd(be: Backend, u: Array, w: Array, *, temperature: float, dtype: Any) -> tuple[Array, Any]:
     with be.double():
-        v, kernels = markov.kernels(be, *markov.time_first(be, u, w, temperature))
+        v, kernels = markov.kernels(be, u, w, temperature)
         m = markov.marginals(be, v, kernels)
-        return be.cast(markov.from_front(be, m, 2), dtype), (u, w, m, kernels)
+        return be.cast(markov.from_front(be, m, 2), dtype), (w, m, *kernels)
 
 
 def _marginals_bwd(be: Backend, residuals: Any, g: Array, *, temperature: float, dtype: Any) -> tuple[Array, Array]:  # noqa: ARG001
-    u, w, m, kernels = residuals
+    w, m, *kernels = residuals
     with be.double():
         g = markov.to_front(be, be.cast(g, m.dtype), 2)
-        return _back(be, u, w, *markov.covariance(be, kernels, m, g if temperature == 1.0 else g / temperature))
+        return markov.covariance(be, kernels, m, g if temperature == 1.0 else g / temperature, w)
 
 
 marginals.defvjp(_marginals_fwd, _marginals_bwd)
 
 
-@primitive
+@primitive(loops=True)
 def log_partition(be: Backend, u: Array, w: Array) -> Array:
     """Logarithm of the sum over all paths; -inf where there is none."""
     return _log_partition_fwd(be, u, w)[0]
@@ -59,12 +59,12 @@ def log_partition(be: Backend, u: Array, w: Array) -> Array:
 
 def _log_partition_fwd(be: Backend, u: Array, w: Array) -> tuple[Array, Any]:
     with be.double():
-        v, kernels = markov.kernels(be, *markov.time_first(be, u, w))
-        return be.cast(be.logsumexp(v)[..., 0], u.dtype), (u, w, v, kernels)
+        v, kernels = markov.kernels(be, u, w)
+        return be.cast(be.logsumexp(v)[..., 0], u.dtype), (u, w, v, *kernels)
 
 
 def _log_partition_bwd(be: Backend, residuals: Any, g: Array) -> tuple[Array, Array]:
-    u, w, v, kernels = residuals
+    u, w, v, *kernels = residuals
     with be.double():
         m = markov.marginals(be, v, kernels)
         each, pair = _over_path(be.cast(g, m.dtype))
@@ -74,7 +74,7 @@ def _log_partition_bwd(be: Backend, residuals: Any, g: Array) -> tuple[Array, Ar
 log_partition.defvjp(_log_partition_fwd, _log_partition_bwd)
 
 
-@primitive
+@primitive(loops=True)
 def entropy(be: Backend, u: Array, w: Array) -> Array:
     """Entropy of the first variable, and of each next one given that before it."""
     return _entropy_fwd(be, u, w)[0]
@@ -83,11 +83,11 @@ def entropy(be: Backend, u: Array, w: Array) -> Array:
 def _entropy_fwd(be: Backend, u: Array, w: Array) -> tuple[Array, Any]:
     xp = be.xp
     with be.double():
-        v, kernels = markov.kernels(be, *markov.time_first(be, u, w))
+        v, kernels = markov.kernels(be, u, w)
         m = markov.marginals(be, v, kernels)
         value = -xp.sum(m[0, ...] * _log(be, m[0, ...]), axis=-1)
-        value = value - xp.sum(xp.sum(markov.pairs(m, kernels) * _log(be, kernels), axis=(-2, -1)), axis=0)
-        return be.cast(value, u.dtype), (u, w, m, kernels)
+        value = value - xp.sum(xp.sum(markov.pairs(m, kernels) * _log(be, markov.whole(kernels)), axis=(-2, -1)), axis=0)
+        return be.cast(value, u.dtype), (w, m, *kernels)
 
 
 def _log(be: Backend, p: Array) -> Array:
@@ -95,19 +95,19 @@ def _log(be: Backend, p: Array) -> Array:
 
 
 def _entropy_bwd(be: Backend, residuals: Any, g: Array) -> tuple[Array, Array]:
-    u, w, m, kernels = residuals
+    w, m, *kernels = residuals
     xp = be.xp
     with be.double():
         surprise = xp.concat([_log(be, m[:1, ...]), xp.zeros_like(m[1:, ...])], axis=0)
-        to_u, to_w = markov.covariance(be, kernels, m, surprise, _log(be, kernels))
         each, pair = _over_path(be.cast(-g, m.dtype))
-        return _back(be, u, w, each * to_u, pair * to_w)
+        pair = pair * _log(be, markov.whole(kernels))
+        return markov.covariance(be, kernels, m, each * surprise, w, pair)
 
 
 entropy.defvjp(_entropy_fwd, _entropy_bwd)
 
 
-@primitive
+@primitive(loops=True)
 def log_prob(be: Backend, u: Array, w: Array, x: Array) -> Array:
     """Return the utility of the path x less the log-partition; -inf where x takes a step of probability 0."""
     return _log_prob_fwd(be, u, w, x)[0]
@@ -117,14 +117,14 @@ def _log_prob_fwd(be: Backend, u: Array, w: Array, x: Array) -> tuple[Array, Any
     xp = be.xp
     with be.double():
         a, b = markov.time_first(be, u, w)
-        v, kernels = markov.kernels(be, a, b)
+        v, kernels = markov.kernels(be, u, w)
         total = be.logsumexp(v)[..., 0]
         y, a, b = _with_samples(be, x, a, b)
         step = markov.times(y[:-1, ...], _finite(be, b)) * y[1:, ...]
         barred = markov.times(y[:-1, ...], xp.astype(b == -xp.inf, b.dtype)) * y[1:, ...]
         impossible = xp.any((y > 0) & (a == -xp.inf), axis=(0, -1)) | xp.any(barred > 0, axis=(0, -1))
         value = xp.sum(y * _finite(be, a), axis=(0, -1)) + xp.sum(step, axis=(0, -1)) - _finite(be, total)
-        return be.cast(xp.where(impossible, -xp.inf, value), u.dtype), (u, w, x, v, kernels)
+        return be.cast(xp.where(impossible, -xp.inf, value), u.dtype), (u, w, x, v, *kernels)
 
 
 def _finite(be: Backend, x: Array) -> Array:
@@ -132,7 +132,7 @@ def _finite(be: Backend, x: Array) -> Array:
 
 
 def _log_prob_bwd(be: Backend, residuals: Any, g: Array) -> tuple[Array, Array, Array]:
-    u, w, x, v, kernels = residuals
+    u, w, x, v, *kernels = residuals
     xp = be.xp
     with be.double():
         m = markov.marginals(be, v, kernels)
@@ -154,7 +154,7 @@ log_prob.defvjp(_log_prob_fwd, _log_prob_bwd)
 def score(be: Backend, u: Array, w: Array, x: Array) -> tuple[Array, Array]:
     """Gradient of the log-probability of a path: what it has of each state and pair, less the probability."""
     with be.double():
-        v, kernels = markov.kernels(be, *markov.time_first(be, u, w))
+        v, kernels = markov.kernels(be, u, w)
         m = markov.marginals(be, v, kernels)
         y, m, both = _with_samples(be, x, m, markov.pairs(m, kernels))
         to_u, to_w = markov.from_front(be, y - m, 2), markov.from_front(be, markov.outer(y) - both, 3)
@@ -165,14 +165,15 @@ def sample(be: Backend, u: Array, w: Array, uniform: Array) -> Array:
     """Draw the first variable, and each next one given that before it, by inverse CDF."""
     n = u.shape[-1]
     with be.double():
-        v, kernels = markov.kernels(be, *markov.time_first(be, u, w))
+        v, kernels = markov.kernels(be, u, w)
         uniform = markov.to_front(be, uniform, 2)
 
-        def step(x: Array, kernel: Array, uniform: Array) -> Array:
-            return be.one_hot(be.invert_cdf(markov.times(x, kernel), uniform), n, kernel.dtype)
+        def step(x: Array, *kernel_and_uniform: Array) -> Array:
+            *kernel, uniform = kernel_and_uniform
+            return be.one_hot(be.invert_cdf(markov.onward(x, *kernel), uniform), n, x.dtype)
 
         first = be.one_hot(be.invert_cdf(be.softmax(v), uniform[0, ...]), n, v.dtype)
-        return be.cast(markov.from_front(be, markov.run(be, first, step, kernels, uniform[1:, ...]), 2), u.dtype)
+        return be.cast(markov.from_front(be, markov.run(be, first, step, *kernels, uniform[1:, ...]), 2), u.dtype)
 
 
 def best(be: Backend, u: Array, w: Array) -> Array:
@@ -187,10 +188,10 @@ def best(be: Backend, u: Array, w: Array) -> Array:
 
         v, following = a[-1, ...], None
         if b.shape[0]:
-            v, following = be.scan(back, v, (xp.flip(a[:-1, ...], axis=0), xp.flip(b, axis=0)))
+            v, following = be.scan(back, v, (a[:-1, ...], b), reverse=True)
         state = xp.argmax(v, axis=-1)[..., None]
         path = state[None, ...]
         if following is not None:
-            path = markov.run(be, state, lambda s, table: be.gather(table, s), xp.flip(following, axis=0))
+            path = markov.run(be, state, lambda s, table: be.gather(table, s), following)
         path = xp.where(be.row_max(v)[None, ...] == -xp.inf, n, path)[..., 0]
         return be.cast(markov.from_front(be, be.one_hot(path, n, a.dtype), 2), u.dtype)

@@ -11,6 +11,7 @@ that were made.
 """
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from backdraw.backend import Array, Backend
@@ -20,12 +21,9 @@ from backdraw.primitive import primitive
 RANGE = 250.0
 
 
-def _top(be: Backend, z: Array) -> Array:
-    return be.at_least(be.stop_gradient(be.xp.max(z, axis=(-2, -1), keepdims=True)), be.lowest(z))
-
-
-def _is_safe(be: Backend, z: Array) -> Array:
-    return be.xp.all(z - _top(be, z) > -RANGE)
+def _is_safe(be: Backend, u: Array, temperature: float) -> Array:
+    largest, smallest = (scaled(be, f(u, axis=(-2, -1), keepdims=True), temperature) for f in (be.xp.max, be.xp.min))
+    return be.xp.all(be.at_least(largest, be.lowest(largest)) - smallest < RANGE)
 
 
 # ------------------------------------------------------------------------------------------------- the loop
@@ -84,8 +82,10 @@ def _unless_idle(be: Backend, pull: Callable[..., Any], stay: Callable[..., Any]
 
 
 # ------------------------------------------------------------------------------------------------- products with a kernel
-def _kernel(be: Backend, z: Array) -> Array:
-    return be.xp.exp(z - _top(be, z))
+def _kernel(be: Backend, z: Array) -> tuple[Array, Array]:
+    """Return K = exp(z - top), and top, of the shape of the scales."""
+    top = be.at_least(be.stop_gradient(be.xp.max(z, axis=(-2, -1), keepdims=True)), be.lowest(z))
+    return be.xp.exp(z - top), top[..., 0]
 
 
 def _over_rows(kernel: Array, u: Array) -> Array:
@@ -96,8 +96,13 @@ def _over_columns(kernel: Array, v: Array) -> Array:
     return (kernel @ v[..., None])[..., 0]
 
 
-def _scales_by_products(be: Backend, z: Array, **options: Any) -> tuple[Array, Array | None]:
-    xp, kernel, one = be.xp, _kernel(be, z), be.xp.ones_like(z[..., 0, :])
+def _scaled(kernel: Array, u: Array, v: Array) -> Array:
+    return kernel * u[..., None] * v[..., None, :]
+
+
+def _by_products(be: Backend, z: Array, **options: Any) -> tuple[Array, Array, Array | None]:
+    xp, one = be.xp, be.xp.ones_like(z[..., 0, :])
+    kernel, top = _kernel(be, z)
     every, made = _iterate(
         be,
         (xp.zeros_like(one), one),
@@ -106,15 +111,19 @@ def _scales_by_products(be: Backend, z: Array, **options: Any) -> tuple[Array, A
         lambda u, new: u / new,
         **options,
     )
-    return xp.log(every) - xp.stack([_top(be, z)[..., 0], xp.zeros_like(z[..., 0, :1])]), made
+    y = _scaled(kernel, every[-1, 0, ...], every[-1, 1, ...])
+    return y, xp.log(every) - xp.stack([top, xp.zeros_like(top)]), made
 
 
-def _pull_by_products(be: Backend, made: Array | None, z: Array, f: Array, g: Array, to_f: Array) -> Array:
-    """Return the gradient in z by way of f; it is K times a sum of outer products."""
-    xp, kernel = be.xp, _kernel(be, z)
-    u, v = xp.exp(f + _top(be, z)[..., 0]), xp.exp(g[:-1, ...])
-    start = xp.ones_like(g[:1, ...])
-    left, right = [u[1:, ...][:0, ...]], [v[:0, ...]]
+def _pull_by_products(be: Backend, z: Array, c: Array, f: Array, g: Array, made: Array | None) -> Array:
+    """Return the gradient in z: c times the result, less K times a sum of outer products."""
+    xp = be.xp
+    kernel, top = _kernel(be, z)
+    u, v = xp.exp(f + top), xp.exp(g)
+    direct = _scaled(kernel * c, u[-1, ...], v[-1, ...])
+    last = v[-1, ...] * xp.sum(direct, axis=-2)
+    to_f = xp.sum(direct, axis=-1) - u[-1, ...] * _over_columns(kernel, last)
+    left, right = [u[-1:, ...]], [last[None, ...]]
     if f.shape[0] > 1:
 
         def step(to_f: Array, x: tuple[Array, ...]) -> tuple[Array, Array]:
@@ -129,13 +138,13 @@ def _pull_by_products(be: Backend, made: Array | None, z: Array, f: Array, g: Ar
 
             return _unless_idle(be, pull, lambda to_f: (to_f, xp.stack([xp.zeros_like(u)] * 2)), live, to_f)
 
-        xs = tuple(xp.flip(x, axis=0) for x in (u[1:, ...], u[:-1, ...], v))
+        xs = tuple(xp.flip(x, axis=0) for x in (u[1:, ...], u[:-1, ...], v[:-1, ...]))
         to_f, pairs = be.scan(step, to_f, (*xs, *_made(be, f, made)))
-        left, right = [pairs[:, 0, ...], xs[1]], [xs[2], pairs[:, 1, ...]]
+        left, right = [*left, pairs[:, 0, ...], xs[1]], [*right, xs[2], pairs[:, 1, ...]]
     a = xp.concat([*left, (u[0, ...] * to_f)[None, ...]], axis=0)
-    b = xp.concat([*right, start], axis=0)
+    b = xp.concat([*right, xp.ones_like(v[:1, ...])], axis=0)
     axes = tuple(range(1, a.ndim))
-    return kernel * (xp.permute_dims(a, (*axes, 0)) @ xp.permute_dims(b, (*axes[:-1], 0, axes[-1])))
+    return direct - kernel * (xp.permute_dims(a, (*axes, 0)) @ xp.permute_dims(b, (*axes[:-1], 0, axes[-1])))
 
 
 # ------------------------------------------------------------------------------------------------- logarithms
@@ -145,10 +154,14 @@ def _log_scale(be: Backend, z: Array) -> Array:
     return be.xp.where(total == -be.xp.inf, 0.0, -total)
 
 
-def _scales_by_logarithms(be: Backend, z: Array, **options: Any) -> tuple[Array, Array | None]:
+def _columns(be: Backend, z: Array, f: Array) -> Array:
+    return be.xp.matrix_transpose(be.softmax(be.xp.matrix_transpose(z) + f[..., None, :]))
+
+
+def _by_logarithms(be: Backend, z: Array, **options: Any) -> tuple[Array, Array, Array | None]:
     xp = be.xp
     across, zero = xp.matrix_transpose(z), xp.zeros_like(z[..., 0, :])
-    return _iterate(
+    every, made = _iterate(
         be,
         (zero - xp.inf, zero),
         lambda g: _log_scale(be, z + g[..., None, :]),
@@ -156,9 +169,10 @@ def _scales_by_logarithms(be: Backend, z: Array, **options: Any) -> tuple[Array,
         lambda f, new: xp.exp(f - new),
         **options,
     )
+    return _columns(be, z, every[-1, 0, ...]), every, made
 
 
-def _pull_by_logarithms(be: Backend, made: Array | None, z: Array, f: Array, g: Array, to_f: Array) -> Array:
+def _pull_by_logarithms(be: Backend, z: Array, c: Array, f: Array, g: Array, made: Array | None) -> Array:
     xp = be.xp
 
     def step(carry: tuple[Array, Array], x: tuple[Array, ...]) -> tuple[tuple[Array, Array], None]:
@@ -170,22 +184,20 @@ def _pull_by_logarithms(be: Backend, made: Array | None, z: Array, f: Array, g: 
             to_g = -xp.sum(rows, axis=-2)
             columns = to_g[..., None, :] * xp.exp(z + before[..., None] + g[..., None, :])
             to_before = -xp.sum(columns, axis=-1)
-            return to_before + (to_f - moved) if live else to_before, back + rows + columns
+            return to_before + (to_f - moved) if live else to_before, back - rows - columns
 
         return _unless_idle(be, pull, lambda *carry: carry, live, *carry), None
 
-    back = xp.zeros_like(z)
+    y = _columns(be, z, f[-1, ...])
+    back = y * (c - xp.sum(y * c, axis=-2, keepdims=True))
+    to_f = xp.sum(back, axis=-1)
     if f.shape[0] > 1:
         xs = tuple(xp.flip(x, axis=0) for x in (f[1:, ...], f[:-1, ...], g[:-1, ...]))
         (to_f, back), _ = be.scan(step, (to_f, back), (*xs, *_made(be, f, made)))
-    return back + to_f[..., None] * xp.exp(z + f[0, ...][..., None])
+    return back - to_f[..., None] * xp.exp(z + f[0, ...][..., None])
 
 
 # ------------------------------------------------------------------------------------------------- the primitive
-def _columns(be: Backend, z: Array, f: Array) -> Array:
-    return be.xp.matrix_transpose(be.softmax(be.xp.matrix_transpose(z) + f[..., None, :]))
-
-
 @primitive
 def sinkhorn(be: Backend, u: Array, *, iterations: int, tolerance: float | None, temperature: float, dtype: Any) -> Array:
     """Return exp(u / temperature) with its rows and columns normalised in turn, the columns last, rounded to a dtype."""
@@ -193,34 +205,29 @@ def sinkhorn(be: Backend, u: Array, *, iterations: int, tolerance: float | None,
 
 
 def _sinkhorn_fwd(be: Backend, u: Array, *, temperature: float, dtype: Any, **options: Any) -> tuple[Array, tuple[Any, ...]]:
+    def by(iterate: Callable[..., tuple[Array, Array, Array | None]], u: Array) -> tuple[Array, Array, Array | None]:
+        y, scales, made = iterate(be, scaled(be, u, temperature), **options)
+        return be.cast(y, dtype), scales, made
+
     with be.double():
-        z = scaled(be, u, temperature)
-        scales, made = be.either(
-            _is_safe(be, z),
-            lambda z: _scales_by_products(be, z, **options),
-            lambda z: _scales_by_logarithms(be, z, **options),
-            z,
-        )
-        return be.cast(_columns(be, z, scales[-1, 0, ...]), dtype), (u, scales, made)
+        y, *rest = be.either(_is_safe(be, u, temperature), partial(by, _by_products), partial(by, _by_logarithms), u)
+        return y, (u, *rest)
 
 
 def _sinkhorn_bwd(be: Backend, residuals: Any, c: Array, *, temperature: float, **options: Any) -> tuple[Array]:  # noqa: ARG001
     # With R = exp(z + f_l + g_(l-1)), of rows that add up to 1, f_l changes by -R (dz + dg_(l-1)); with exp(z + f_l + g_l),
     # of columns that do, g_l likewise. The last of them is the result.
     u, scales, made = residuals
-    xp = be.xp
+
+    # All that has the size of u is made in there: JAX then needs less memory, and that is time.
+    def by(pull: Callable[..., Array], u: Array, c: Array, scales: Array) -> Array:
+        z = scaled(be, u, temperature)
+        back = pull(be, z, be.cast(c, z.dtype), scales[:, 0, ...], scales[:, 1, ...], made)
+        return be.cast(back if temperature == 1.0 else back / temperature, u.dtype)
+
     with be.double():
-        z, f, g = scaled(be, u, temperature), scales[:, 0, ...], scales[:, 1, ...]
-        y, c = _columns(be, z, f[-1, ...]), be.cast(c, z.dtype)
-        to_z = y * (c - xp.sum(y * c, axis=-2, keepdims=True))
-        through = be.either(
-            _is_safe(be, z),
-            lambda *arrays: _pull_by_products(be, made, *arrays),
-            lambda *arrays: _pull_by_logarithms(be, made, *arrays),
-            *(z, f, g, xp.sum(to_z, axis=-1)),
-        )
-        back = to_z - through
-        return (be.cast(back if temperature == 1.0 else back / temperature, u.dtype),)
+        by_products, by_logarithms = partial(by, _pull_by_products), partial(by, _pull_by_logarithms)
+        return (be.either(_is_safe(be, u, temperature), by_products, by_logarithms, u, c, scales),)
 
 
 sinkhorn.defvjp(_sinkhorn_fwd, _sinkhorn_bwd)
