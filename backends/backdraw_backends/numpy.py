@@ -144,9 +144,9 @@ class NumPyBackend(StandardBackend):
         """Return the rows that were filled: all, or the first, as only a loop from the front may end early."""
         return ys.out[: ys.made, ...]
 
-    def constant(self, x: np.ndarray, like: Array) -> Array:  # noqa: ARG002
-        """Return the array itself."""
-        return x
+    def constant(self, x: np.ndarray, like: Array) -> Array:
+        """Return the array itself where it has the dtype."""
+        return x.astype(like.dtype, copy=False) if x.dtype.kind == "f" else x
 
     def rowwise(self, body: Callable[..., Array], *arrays: Array, **static: Any) -> Array:
         """Run the body on blocks of rows."""

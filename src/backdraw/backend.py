@@ -143,9 +143,10 @@ class Backend(ABC):
         return x.device
 
     def constant(self, x: np.ndarray, like: Array) -> Array:
-        """Return integers of the program, no argument's, as an index for `like`."""
+        """Return numbers of the program, no argument's, beside `like`: floats in its dtype, integers as an index."""
         device = self.device(like)
-        return self.xp.asarray(x, dtype=self.xp.arange(1, device=device).dtype, device=device, copy=True)
+        dtype = like.dtype if x.dtype.kind == "f" else self.xp.arange(1, device=device).dtype
+        return self.xp.asarray(x, dtype=dtype, device=device, copy=True)
 
     def rowwise(self, body: Callable[..., Array], *arrays: Array, **static: Any) -> Array:
         """``body(be, *arrays, **static)``, for a body that treats the rows along the last axis one by one."""

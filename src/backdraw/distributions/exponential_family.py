@@ -209,7 +209,7 @@ def _marginals_vjp(
         else:
             back = back / column[0]
             to_t = xp.astype(-xp.sum(xp.where(back != 0, back * finite(be, scaled(be, rows, column[0])), 0.0)), t.dtype)
-        return xp.astype(xp.reshape(back, u.shape), u.dtype), to_t
+        return be.cast(xp.reshape(back, u.shape), u.dtype), to_t
 
 
 marginals.defvjp(_marginals_fwd, _marginals_vjp)

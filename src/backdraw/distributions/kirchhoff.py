@@ -11,7 +11,7 @@ from backdraw.distributions import trees
 from backdraw.distributions.exponential_family import flat
 
 _TOLERANCE = (
-    1e-9  # of a resistance, relative, in the worst case of all roundings; what is seen is a hundredth of that and less
+    1e-8  # of a resistance, relative, in the worst case of all roundings; what is seen is a thousandth of that and less
 )
 
 
@@ -22,22 +22,23 @@ def inverse(be: Backend, w: Array, edges: trees.Edges | None) -> tuple[Array, Ar
     return be.inverse(matrix), own
 
 
-def resistances(be: Backend, g: Array, edges: trees.Edges | None, count: int) -> Array:
-    """Return the resistance of each edge, or of another matrix than G what the same differences give."""
-    first, second = trees.ends(be, flat(be, g)[..., :: g.shape[-1] + 1], edges, count)
-    return first + second - 2.0 * trees.of_edges(be, g, edges, count)
+def resistances(be: Backend, g: Array, edges: trees.Edges | None, count: int) -> tuple[Array, Array]:
+    """Return the resistance of each edge, and ``G_ii + G_jj`` alone."""
+    both = trees.sums_of_ends(be, flat(be, g)[..., :: g.shape[-1] + 1], edges, count)
+    return both - 2.0 * trees.of_edges(be, g, edges, count), both
 
 
-def accurate(be: Backend, g: Array, own: Array, r: Array, edges: trees.Edges | None) -> Array:
-    r"""Say whether all resistances r are exact to the tolerance."""
-    # Elimination is backward stable: it inverts a matrix A + D, |D| <= n u a a^T with the square roots a of A's diagonal and
-    # the unit roundoff u, so that to first order |dG_ij| <= n u s_i s_j for s = |G| a.
-    s = (be.xp.abs(g) @ be.xp.sqrt(own)[..., None])[..., 0]
-    first, second = trees.ends(be, s, edges, r.shape[-1])
-    u = 0.5 * float(be.xp.finfo(g.dtype).eps)
-    return be.xp.all((first + second) ** 2 * (g.shape[-1] * u / _TOLERANCE) <= r)
+def accurate(be: Backend, g: Array, own: Array, r: Array, both: Array) -> Array:
+    r"""Say whether all resistances r are exact to the tolerance, given ``G_ii + G_jj`` of their nodes."""
+    # With D the diagonal of A = 1 / G, elimination inverts, for each column, some A + E with |E| <= n u d d^T, d = sqrt(D) and
+    # the unit roundoff u. For v = e_i - e_j then |dR_ij| <= n u (d |G v|) (d |G e_i| + d |G e_j|) to first order. As D is at
+    # most A tau, tau = tr(G D), a product d |G x| is at most sqrt(n tau x^T G x), and R_ij = v^T G v.
+    n = g.shape[-1]
+    tau = be.row_sum(own * flat(be, g)[..., :: n + 1])
+    bound = tau * (0.5 * float(be.xp.finfo(g.dtype).eps) * n * n / _TOLERANCE)
+    return be.xp.all(both * (2.0 * bound * bound) <= r)
 
 
 def tangent(be: Backend, g: Array, dw: Array, edges: trees.Edges | None) -> Array:
     """Return the tangent of the resistances of the edges for that of their weights."""
-    return -resistances(be, g @ (trees.laplacian(be, dw, edges)[0] @ g), edges, dw.shape[-1])
+    return -resistances(be, g @ (trees.laplacian(be, dw, edges)[0] @ g), edges, dw.shape[-1])[0]

@@ -48,26 +48,27 @@ class Graph:
         return Rooted(self.nodes, 0)
 
     def marginals(self, be: Backend, u: Array, t: Array | None = None, *, temperature: float) -> Array:
-        """Marginals, and a matrix in a row: the inverse, what is left of star-mesh, or the marginals of directed edges."""
+        """Marginals, weights, and a matrix: the inverse, what is left of star-mesh, or the marginals of directed edges."""
         xp = be.xp
 
         def by_inverse(w: Array, g: Array, r: Array) -> Array:
-            return xp.concat([w * r, flat(be, g)], axis=-1)
+            return xp.concat([w * r, w, flat(be, g)], axis=-1)
 
         def by_elimination(w: Array, g: Array, r: Array) -> Array:  # noqa: ARG001
             e = star_mesh.eliminate(be, self._matrix(be, w, 0.0))
             r = star_mesh.resistances(be, e)
             live = xp.all(e.total[..., 1:] > 0, axis=-1)[..., None]
-            return xp.concat([xp.where(live, w * self._of_edges(be, r), 0.0), flat(be, e.rows + xp.triu(r))], axis=-1)
+            return xp.concat([xp.where(live, w * self._of_edges(be, r), 0.0), w, flat(be, e.rows + xp.triu(r))], axis=-1)
 
         def fast(w: Array, top: Array) -> Array:  # noqa: ARG001
             g, own = kirchhoff.inverse(be, w, self.edges)
-            r = kirchhoff.resistances(be, g, self.edges, self.count)
-            return be.either(kirchhoff.accurate(be, g, own, r, self.edges), by_inverse, by_elimination, w, g, r)
+            r, both = kirchhoff.resistances(be, g, self.edges, self.count)
+            return be.either(kirchhoff.accurate(be, g, own, r, both), by_inverse, by_elimination, w, g, r)
 
         def safe(logits: Array) -> Array:
             m = self._rooted.marginals(be, flat(be, logits), temperature=1.0)
-            return xp.concat([self._both_ways(be, m), m], axis=-1)
+            found = self._both_ways(be, m)
+            return xp.concat([found, xp.zeros_like(found), m], axis=-1)
 
         return self._either(be, scaled(be, u, temperature if t is None else t), fast, safe)
 
@@ -78,27 +79,30 @@ class Graph:
 
     def pulled(self, be: Backend, u: Array, packed: Array, g: Array, t: Array | None = None, *, temperature: float) -> Array:
         """Covariance times g."""
-        xp, m, row = be.xp, packed[..., : self.count], packed[..., self.count :]
-        z, g = scaled(be, u, temperature if t is None else t), xp.astype(g, xp.float64)
+        xp, count, g = be.xp, self.count, be.cast(g, be.xp.float64)
+        m, w, row = packed[..., :count], packed[..., count : 2 * count], packed[..., 2 * count :]
 
-        def by_inverse(w: Array, known: Array, g: Array) -> Array:
-            return w * kirchhoff.tangent(be, known, w * g, self.edges)
+        def by_inverse(u: Array, m: Array, w: Array, row: Array, g: Array) -> Array:  # noqa: ARG001
+            return m * g + w * kirchhoff.tangent(be, square(be, row), w * g, self.edges)
 
-        def by_elimination(w: Array, known: Array, g: Array) -> Array:
-            upper = xp.triu(known)
-            e, r = star_mesh.eliminated(be, xp.tril(known)), upper + xp.matrix_transpose(upper)
-            return w * self._of_edges(be, star_mesh.tangent(be, e, r, self._matrix(be, w * g, 0.0)))
+        def otherwise(u: Array, m: Array, _: Array, row: Array, g: Array) -> Array:
+            z = scaled(be, u, temperature if t is None else t)
 
-        def fast(w: Array, top: Array) -> Array:  # noqa: ARG001
-            inverse = xp.all(row[..., 0] > 0)  # nothing else has anything on its diagonal
-            return m * g + be.either(inverse, by_inverse, by_elimination, w, square(be, row), g)
+            def fast(w: Array, top: Array) -> Array:  # noqa: ARG001
+                known = square(be, row)
+                upper = xp.triu(known)
+                e, r = star_mesh.eliminated(be, xp.tril(known)), upper + xp.matrix_transpose(upper)
+                return m * g + w * self._of_edges(be, star_mesh.tangent(be, e, r, self._matrix(be, w * g, 0.0)))
 
-        def safe(logits: Array) -> Array:
-            back = self._rooted.pulled(be, flat(be, logits), row, flat(be, self._matrix(be, g, 0.0)), temperature=1.0)
-            return self._both_ways(be, back)
+            def safe(logits: Array) -> Array:
+                back = self._rooted.pulled(be, flat(be, logits), row, flat(be, self._matrix(be, g, 0.0)), temperature=1.0)
+                return self._both_ways(be, back)
 
-        live = xp.any(m > 0, axis=-1, keepdims=True) & (z > -xp.inf)
-        return xp.where(live, self._either(be, z, fast, safe), 0.0)
+            live = xp.any(m > 0, axis=-1, keepdims=True) & (z > -xp.inf)
+            return xp.where(live, self._either(be, z, fast, safe), 0.0)
+
+        inverse = xp.all(row[..., 0] > 0)  # nothing else has anything on its diagonal
+        return be.either(inverse, by_inverse, otherwise, u, m, w, row, g)
 
     def log_partition(self, be: Backend, u: Array) -> Array:
         """Sum of the logs of what is eliminated: Kirchhoff's determinant."""

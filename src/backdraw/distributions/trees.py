@@ -75,23 +75,35 @@ def laplacian(be: Backend, w: Array, edges: Edges | None, shift: Array | float =
     """Return the graph's Laplacian for weights of edges, plus a `shift` of one number a row everywhere, and its diagonal."""
     # Made in one step, of all that it consists of: where arrays are large, each more of them costs as much as the computation.
     xp, count = be.xp, w.shape[-1]
-    parts, incidence = _parts(edges, count)
-    own = w @ xp.asarray(incidence, dtype=w.dtype, device=be.device(w)) + shift
+    own = w @ be.constant(_incidence(edges, count), w) + shift
     none = xp.zeros_like(own[..., :1]) + shift
-    found = xp.take(xp.concat([shift - w, own, none], axis=-1), be.constant(parts, w), axis=-1)
+    found = xp.take(xp.concat([shift - w, own, none], axis=-1), be.constant(_parts(edges, count), w), axis=-1)
     return xp.reshape(found, (*own.shape, own.shape[-1])), own
 
 
 @cache
-def _parts(edges: Edges | None, count: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return for each entry of the Laplacian, flat, its place among edges, nodes and 0; and which nodes an edge has."""
-    matrix, first, second, _ = _places(edges, count)
+def _parts(edges: Edges | None, count: int) -> np.ndarray:
+    """Return for each entry of the Laplacian, flat, its place among edges, nodes and 0."""
+    matrix = _places(edges, count)[0]
     n = math.isqrt(matrix.size)
     matrix = np.where(matrix == count, count + n, matrix)
     matrix[:: n + 1] = count + np.arange(n)
-    incidence = np.zeros((count, n))
-    incidence[np.arange(count), first] = incidence[np.arange(count), second] = 1.0
-    return matrix, incidence
+    return matrix
+
+
+@cache
+def _incidence(edges: Edges | None, count: int) -> np.ndarray:
+    """Return which nodes an edge has, (E, n)."""
+    _, *ends, _ = _places(edges, count)
+    matrix = np.zeros((count, nodes_of(edges, count)))
+    for nodes in ends:
+        matrix[np.arange(count), nodes] = 1.0
+    return matrix
+
+
+def sums_of_ends(be: Backend, x: Array, edges: Edges | None, count: int) -> Array:
+    """Return for each edge the sum of what its two nodes have, (..., E)."""
+    return x @ be.constant(_incidence(edges, count).T, x)
 
 
 def of_edges(be: Backend, matrix: Array, edges: Edges | None, count: int) -> Array:
@@ -101,17 +113,11 @@ def of_edges(be: Backend, matrix: Array, edges: Edges | None, count: int) -> Arr
     return be.xp.take(be.xp.reshape(matrix, (*matrix.shape[:-2], n * n)), pairs, axis=-1)
 
 
-def ends(be: Backend, x: Array, edges: Edges | None, count: int) -> tuple[Array, Array]:
-    """Take the values of the first and of the second node of each edge, (..., E), from those of the nodes."""
-    first, second = (be.xp.take(x, be.constant(nodes, x), axis=-1) for nodes in _places(edges, count)[1:3])
-    return first, second
-
-
 def of_parents(be: Backend, parents: Array, edges: Edges | None, count: int) -> Array:
     """Say which edges lead from a node to its parent."""
-    above_first, above_second = ends(be, parents, edges, count)
-    first, second = (be.constant(x, parents) for x in _places(edges, count)[1:3])
-    return (above_first == second) | (above_second == first)
+    xp, (_, *ends, _) = be.xp, _places(edges, count)
+    first, second = (be.constant(nodes, parents) for nodes in ends)
+    return (xp.take(parents, first, axis=-1) == second) | (xp.take(parents, second, axis=-1) == first)
 
 
 # --------------------------------------------------------------------------------------------------- heaviest tree
