@@ -177,10 +177,10 @@ class SpanningTree(ExponentialFamily):
     perturbation's law, which is another: for three nodes and any logits it is the law of drawing two edges one after the other
     without replacement. What takes the `argmax` of perturbed utilities (`backdraw.gumbel_max`) draws from that one.
 
-    The marginals and their derivative come of the inverse of the Laplacian where a bound on its rounding errors allows it; else,
-    and for the partition function, of star-mesh elimination, which is exact at any temperature. Both are in float64. Time and
-    memory are of order n**3 and n**2 per batch element. Where the edges of finite logits join not all nodes there is no tree:
-    the draws, marginals and gradients are 0, and the log-partition function is -inf.
+    The marginals and their derivative come of the inverse of the Laplacian where a bound on its rounding errors allows that;
+    else, and for the partition function, of star-mesh elimination, which is exact at any temperature. Both are float64. Time
+    and memory are of order n**3 and n**2 per batch element. Where the edges of finite logits join not all nodes there is no
+    tree: the draws, marginals and gradients are 0, and the log-partition function is -inf.
 
     References
     ----------

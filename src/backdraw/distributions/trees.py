@@ -12,6 +12,8 @@ from backdraw.errors import InvalidTypeError, InvalidValueError
 
 Edges = tuple[tuple[int, int], ...]
 
+_MANY = 64
+
 
 # ----------------------------------------------------------------------------------------------------------- edges
 def check_edges(edges: Any, count: int) -> Edges:
@@ -75,7 +77,7 @@ def laplacian(be: Backend, w: Array, edges: Edges | None, shift: Array | float =
     """Return the graph's Laplacian for weights of edges, plus a `shift` of one number a row everywhere, and its diagonal."""
     # Made in one step, of all that it consists of: where arrays are large, each more of them costs as much as the computation.
     xp, count = be.xp, w.shape[-1]
-    own = w @ be.constant(_incidence(edges, count), w) + shift
+    own = _sums_at_nodes(be, w, edges) + shift
     none = xp.zeros_like(own[..., :1]) + shift
     found = xp.take(xp.concat([shift - w, own, none], axis=-1), be.constant(_parts(edges, count), w), axis=-1)
     return xp.reshape(found, (*own.shape, own.shape[-1])), own
@@ -91,19 +93,35 @@ def _parts(edges: Edges | None, count: int) -> np.ndarray:
     return matrix
 
 
+# Sums by a product with a matrix of zeros and ones are one call; with many nodes that matrix would be large.
 @cache
-def _incidence(edges: Edges | None, count: int) -> np.ndarray:
-    """Return which nodes an edge has, (E, n)."""
+def _incidence(edges: Edges | None, count: int) -> np.ndarray | None:
+    """Return which nodes an edge has, (E, n), or None where there are many nodes."""
     _, *ends, _ = _places(edges, count)
-    matrix = np.zeros((count, nodes_of(edges, count)))
+    n = nodes_of(edges, count)
+    if n > _MANY:
+        return None
+    matrix = np.zeros((count, n))
     for nodes in ends:
         matrix[np.arange(count), nodes] = 1.0
     return matrix
 
 
+def _sums_at_nodes(be: Backend, w: Array, edges: Edges | None) -> Array:
+    """Return for each node the sum of what its edges have, (..., n)."""
+    incidence = _incidence(edges, w.shape[-1])
+    if incidence is None:
+        return be.xp.sum(to_matrix(be, w, edges, 0.0), axis=-1)
+    return w @ be.constant(incidence, w)
+
+
 def sums_of_ends(be: Backend, x: Array, edges: Edges | None, count: int) -> Array:
     """Return for each edge the sum of what its two nodes have, (..., E)."""
-    return x @ be.constant(_incidence(edges, count).T, x)
+    incidence = _incidence(edges, count)
+    if incidence is None:
+        first, second = (be.xp.take(x, be.constant(nodes, x), axis=-1) for nodes in _places(edges, count)[1:3])
+        return first + second
+    return x @ be.constant(incidence.T, x)
 
 
 def of_edges(be: Backend, matrix: Array, edges: Edges | None, count: int) -> Array:
