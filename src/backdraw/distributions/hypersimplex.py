@@ -16,31 +16,32 @@ from backdraw.primitive import Primitive, Residuals, primitive
 
 
 # ------------------------------------------------------------------------------------------------- relaxations
+# The points, and behind them in the rows what the Jacobian is made of.
 def _marginals(be: Backend, u: Array, *, k: int, temperature: float) -> Array:
-    return elementary.inclusion(be, balance.odds(be, u, k, temperature).x, k)[0]
+    x = balance.odds(be, u, k, temperature).x
+    return be.xp.concat([elementary.inclusion(be, x, k)[0], x], axis=-1)
 
 
-def _pull_marginals(be: Backend, u: Array, g: Array, *, k: int, temperature: float) -> Array:
-    return elementary.covariance(be, balance.odds(be, u, k, temperature).x, g, k) / temperature
+def _pull_marginals(be: Backend, x: Array, g: Array, *, k: int, temperature: float) -> Array:
+    return elementary.covariance(be, x, g, k) / temperature
 
 
 def _balanced(be: Backend, u: Array, *, k: int, temperature: float) -> Array:
-    live = _live(be, u, k)
-    return be.xp.where(live, be.sigmoid(balance.balanced(be, u, k, temperature)), 0.0)
+    x = be.xp.where(_live(be, u, k), balance.balanced(be, u, k, temperature), -be.xp.inf)
+    return be.xp.concat([be.sigmoid(x), x], axis=-1)
 
 
-def _pull_balanced(be: Backend, u: Array, g: Array, *, k: int, temperature: float) -> Array:
-    xp, x = be.xp, balance.balanced(be, u, k, temperature)
-    s = xp.where(_live(be, u, k), be.sigmoid(x) * be.sigmoid(-x), 0.0)
+def _pull_balanced(be: Backend, x: Array, g: Array, *, k: int, temperature: float) -> Array:  # noqa: ARG001
+    s = be.sigmoid(x) * be.sigmoid(-x)
     return s * (g - _mean(be, s, g)) / temperature
 
 
 def _projected(be: Backend, u: Array, *, k: int, temperature: float) -> Array:
-    return balance.project(be, u, k, temperature)
+    y = balance.project(be, u, k, temperature)
+    return be.xp.concat([y, y], axis=-1)
 
 
-def _pull_projected(be: Backend, u: Array, g: Array, *, k: int, temperature: float) -> Array:
-    y = balance.project(be, be.stop_gradient(u), k, temperature)
+def _pull_projected(be: Backend, y: Array, g: Array, *, k: int, temperature: float) -> Array:  # noqa: ARG001
     free = be.cast((y > 0) & (y < 1), g.dtype)
     return free * (g - _mean(be, free, g)) / temperature
 
@@ -66,7 +67,15 @@ _BODIES: dict[str, tuple[Callable[..., Array], Callable[..., Array]]] = {
 @primitive(symmetric=True)
 def relaxed(be: Backend, u: Array, *, k: int, temperature: float, regularizer: str, dtype: Any) -> Array:
     """Point of the hypersimplex that maximises ``<u, x> - temperature * f(x)``, rounded to a dtype."""
-    return be.cast(be.program(_BODIES[regularizer][0], widened(be, (u,))[0], k=k, temperature=temperature), dtype)
+    return _relaxed_fwd(be, u, k=k, temperature=temperature, regularizer=regularizer, dtype=dtype)[0]
+
+
+def _relaxed_fwd(
+    be: Backend, u: Array, *, k: int, temperature: float, regularizer: str, dtype: Any
+) -> tuple[Array, tuple[Array | None, ...]]:
+    n = u.shape[-1]
+    both = be.program(_BODIES[regularizer][0], widened(be, (u,))[0], k=k, temperature=temperature)
+    return be.xp.astype(both[..., :n], dtype), (both[..., n:], None if u.dtype == both.dtype else u)
 
 
 def _relaxed_vjp(
@@ -79,13 +88,12 @@ def _relaxed_vjp(
     regularizer: str,
     dtype: Any,  # noqa: ARG001
 ) -> tuple[Array]:
-    (u,) = residuals
-    wide = widened(be, (u,))[0]
-    back = be.program(_BODIES[regularizer][1], wide, be.cast(g, wide.dtype), k=k, temperature=temperature)
-    return (be.cast(back, u.dtype),)
+    kept, u = residuals
+    back = be.program(_BODIES[regularizer][1], kept, be.cast(g, kept.dtype), k=k, temperature=temperature)
+    return (back if u is None else be.cast(back, u.dtype),)
 
 
-relaxed.defvjp(lambda be, u, **static: (relaxed.function(be, u, **static), (u,)), _relaxed_vjp)
+relaxed.defvjp(_relaxed_fwd, _relaxed_vjp)
 
 
 def check_regularizer(regularizer: Any) -> None:

@@ -26,7 +26,7 @@ def left_out(be: Backend, odds: Array, few: int) -> tuple[Array, Array]:
         last, e, all_of, less = carry
         return (e, be.sums_beyond(odds * e), all_of + e * after, less + last * after), None
 
-    _, _, all_of, less = be.scan(step, (zeros, ones, zeros, zeros), be.xp.flip(after, axis=0))[0]
+    _, _, all_of, less = be.scan(step, (zeros, ones, zeros, zeros), after, reverse=True)[0]
     return all_of, less
 
 
@@ -49,4 +49,4 @@ def tangents(be: Backend, odds: Array, g: Array, few: int) -> tuple[Array, ...]:
         return (e, de, *moved(e, de), *sums, *dsums), None
 
     found = be.scan(back, (ones, zeros), xp.arange(few + 1, device=be.device(odds)))[1]
-    return be.scan(step, (zeros, zeros, ones, *(zeros,) * 5), xp.flip(found, axis=0))[0][4:]
+    return be.scan(step, (zeros, zeros, ones, *(zeros,) * 5), found, reverse=True)[0][4:]
