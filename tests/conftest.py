@@ -1,6 +1,7 @@
 """Which libraries the tests run on, and the fixtures that hand them out."""
 
 import sys
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
@@ -42,6 +43,14 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def pytest_report_header() -> str:
     """Say which libraries are tested."""
     return f"backends: {', '.join(b.value for b in BACKENDS)}"
+
+
+@pytest.fixture(autouse=True)
+def data_of_its_own(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Give every test the same numbers, on each library and whichever tests ran before it."""
+    if isinstance(getattr(request.module, "RNG", None), np.random.Generator):
+        seed = zlib.crc32(request.function.__name__.encode())
+        monkeypatch.setattr(request.module, "RNG", np.random.default_rng(seed))
 
 
 class ReadOnly:

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 
 from backdraw import random
 from backdraw.backend import Array
-from backdraw.distributions import balance, elementary, hypersimplex
+from backdraw.distributions import balance, elementary, hypersimplex, subset_law
 from backdraw.distributions.base import Distribution, check_logits, perturb
 from backdraw.errors import InvalidTypeError, InvalidValueError
 
@@ -121,7 +121,7 @@ class Subset(Distribution):
 
     def log_prob(self, x: Array) -> Array:
         """Log-probability of `x`, of the batch shape, differentiable in both; -inf unless x is k ones and else zeros."""
-        return hypersimplex.log_prob(self.logits, x, k=self.k)
+        return subset_law.log_prob(self.logits, x, k=self.k)
 
     def score(self, x: Array) -> Array:
         """Gradient of ``log_prob(x)`` in the logits: ``x - mean()``."""
@@ -136,7 +136,7 @@ class Subset(Distribution):
 
     def log_partition(self) -> Array:
         """Logarithm of the sum of ``exp(<logits, x>)`` over all subsets, of the batch shape."""
-        return hypersimplex.log_partition(self.logits, k=self.k)
+        return subset_law.log_partition(self.logits, k=self.k)
 
     def mean(self, *, temperature: Any = 1.0, regularizer: str = "entropy") -> Array:
         """Marginals, of the logits divided by `temperature`; or what `relax` makes of the logits in their place."""
@@ -149,13 +149,13 @@ class Subset(Distribution):
             raise InvalidValueError(f"k: expected at most {LIMIT} subsets to enumerate, got {math.comb(n, self.k)}")
         every = list(itertools.combinations(range(n), self.k))
         members = be.xp.reshape(be.xp.asarray(every, dtype=be.xp.int64, device=be.device(self.logits)), (len(every), self.k))
-        values = hypersimplex.indicators(be, members, n, self.logits.dtype)
+        values = subset_law.indicators(be, members, n, self.logits.dtype)
         values = be.xp.reshape(values, (len(every), *(1,) * len(self.batch_shape), n))
-        return be.xp.broadcast_to(values, (len(every), *self.logits.shape)), hypersimplex.chances(self.logits, members)
+        return be.xp.broadcast_to(values, (len(every), *self.logits.shape)), subset_law.chances(self.logits, members)
 
     def entropy(self) -> Array:
         """Entropy in nats, of the batch shape."""
-        return hypersimplex.entropy(self.logits, k=self.k)
+        return subset_law.entropy(self.logits, k=self.k)
 
     def kl(self, other: "Subset") -> Array:
         """KL(self || other) in nats, of the batch shape."""
@@ -164,7 +164,7 @@ class Subset(Distribution):
                 f"q: expected logits of shape {tuple(self.logits.shape)} with k = {self.k}, "
                 f"got {tuple(other.logits.shape)} with k = {other.k}"
             )
-        return hypersimplex.kl(self.logits, other.logits, k=self.k)
+        return subset_law.kl(self.logits, other.logits, k=self.k)
 
     def perturb_noise(self, rng: Any) -> Array:
         """Gumbel noise for `perturb`."""
