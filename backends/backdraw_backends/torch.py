@@ -52,7 +52,7 @@ class TorchBackend(Backend):
             x = arrays[0]
             if not ((_numpy_wins(x) if primitive.rows else x.numel() >= _ROWS) and _on_host(arrays)):
                 return primitive.forward(self, *arrays, **static)[0]
-        if primitive.loops and _on_host(arrays) and static.get("dtype", torch.float64) in _NUMPY:
+        if primitive.loops and _on_host(_present(arrays)) and static.get("dtype", torch.float64) in _NUMPY:
             primitive = _ByNumPy(primitive)
         arguments = (self, primitive, tuple(static.items()), *arrays)
         if compiling:
@@ -272,6 +272,10 @@ def _free(arrays: tuple[Array, ...]) -> bool:
     return not _recorded(arrays) and _on_host(arrays)
 
 
+def _present(arrays: tuple[Array | None, ...]) -> tuple[Array, ...]:
+    return tuple(x for x in arrays if x is not None)
+
+
 def _by_numpy(f: Callable[..., Array], *arguments: Any, **static: Any) -> Array:
     """Call a function of the NumPy backend on the same memory, on as many threads as torch is set to."""
     with limit_threads(torch.get_num_threads()):
@@ -283,18 +287,18 @@ class _ByNumPy(Primitive):
     """A primitive, by NumPy on torch's memory wherever no gradient of torch's own is wanted."""
 
     def __init__(self, primitive: Primitive) -> None:
-        self.primitive = primitive
+        self.primitive, self.symmetric = primitive, primitive.symmetric
 
     def forward(self, be: Backend, *arrays: Array, **static: Any) -> tuple[Array, tuple[Any, ...]]:
         """Run it there, and find its arrays again among the residuals."""
-        if not _free(arrays):
+        if not _free(_present(arrays)):
             return self.primitive.forward(be, *arrays, **static)
         out: tuple[Array, tuple[Any, ...]] = _hosted(self.primitive.forward, *arrays, **static)
         return out
 
     def backward(self, be: Backend, residuals: tuple[Any, ...], cotangent: Array, **static: Any) -> tuple[Array | None, ...]:
         """Run it there."""
-        if not _free((*(r for r in residuals if r is not None), cotangent)):
+        if not _free((*_present(residuals), cotangent)):
             return self.primitive.backward(be, residuals, cotangent, **static)
         return tuple(_hosted(self.primitive.backward, residuals, cotangent, **static))
 

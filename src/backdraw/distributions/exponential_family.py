@@ -169,7 +169,7 @@ def _expand(x: Array, event: int) -> Array:
 
 
 # ------------------------------------------------------------------------------------------------------- primitives
-@primitive
+@primitive(loops=True)
 def marginals(be: Backend, u: Array, t: Array | None, *, family: Family, event: int, temperature: float, dtype: Any) -> Array:
     """Marginals of the logits u over the temperature, t or a number, rounded to a dtype."""
     return _marginals_fwd(be, u, t, family=family, event=event, temperature=temperature, dtype=dtype)[0]
@@ -215,7 +215,7 @@ def _marginals_vjp(
 marginals.defvjp(_marginals_fwd, _marginals_vjp)
 
 
-@primitive
+@primitive(loops=True)
 def log_partition(be: Backend, u: Array, *, family: Family, event: int) -> Array:
     """Log of the sum over all values of the exponentials of their logits."""
     with be.double():
@@ -230,7 +230,7 @@ def _log_partition_vjp(be: Backend, residuals: Any, g: Array, *, family: Family,
 log_partition.defvjp(lambda be, u, **static: (log_partition.function(be, u, **static), (u,)), _log_partition_vjp)
 
 
-@primitive
+@primitive(loops=True)
 def log_prob(be: Backend, u: Array, x: Array, *, family: Family, event: int) -> Array:
     """``sum(x * u) - log_partition(u)``; -inf where x has weight on a logit of -inf."""
     xp = be.xp
@@ -254,7 +254,7 @@ def _log_prob_vjp(be: Backend, residuals: Any, g: Array, *, family: Family, even
 log_prob.defvjp(lambda be, u, x, **static: (log_prob.function(be, u, x, **static), (u, x)), _log_prob_vjp)
 
 
-@primitive
+@primitive(loops=True)
 def entropy(be: Backend, u: Array, *, family: Family, event: int) -> Array:
     """``log_partition(u) - sum(u * marginals(u))``."""
     with be.double():

@@ -62,7 +62,7 @@ _BODIES: dict[str, tuple[Callable[..., Array], Callable[..., Array]]] = {
 }
 
 
-@primitive(symmetric=True)
+@primitive(symmetric=True, loops=True)
 def relaxed(be: Backend, u: Array, *, k: int, temperature: float, regularizer: str, dtype: Any) -> Array:
     """Point of the hypersimplex that maximises ``<u, x> - temperature * f(x)``, rounded to a dtype."""
     return _relaxed_fwd(be, u, k=k, temperature=temperature, regularizer=regularizer, dtype=dtype)[0]
