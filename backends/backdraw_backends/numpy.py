@@ -1,4 +1,4 @@
-"""NumPy: the tape, a trace of what left it, and loops over blocks of rows that stay in cache."""
+"""NumPy: the tape, and loops over blocks of rows that stay in cache."""
 
 from collections.abc import Callable
 from functools import cache
@@ -12,52 +12,12 @@ from backdraw.random import Key
 from backdraw_backends import blocks, host_noise
 from backdraw_backends.standard import StandardBackend
 from backdraw_backends.tape import Tape, active_tapes
+from backdraw_backends.traced import Traced, mark, raw
 
 _SHORT = 32  # elements of a row
 _MANY = 1 << 12  # elements
 _CHUNKED = 80  # weights: from here on a draw finds its chunk first
 _SUMMED = 256  # entries: up to here running sums are products of matrices
-
-
-class Traced(np.ndarray):
-    """An array that `backdraw.vjp` hands to the user's function, or that NumPy derived from one.
-
-    NumPy computes with it as ever; the tape knows only the arrays it tracks. The mark tells the others, derived by
-    arithmetic that is not recorded, from true constants, so that a broken chain is an error and not a zero.
-    """
-
-    _tape: Tape | None = None
-    _origin: str = "a NumPy view (indexing, reshaping)"
-
-    def __array_finalize__(self, obj: Any) -> None:
-        self._tape = getattr(obj, "_tape", None)
-
-    def __array_ufunc__(self, ufunc: Any, method: str, *inputs: Any, out: Any = None, **kwargs: Any) -> Any:
-        owner = next((x for x in (*inputs, *(out or ())) if isinstance(x, Traced)), self)
-        if out is not None:
-            kwargs["out"] = tuple(_raw(x) for x in out)
-        result = getattr(ufunc, method)(*(_raw(x) for x in inputs), **kwargs)
-        return _mark(result, owner._tape, f"numpy.{ufunc.__name__}")
-
-    def __array_function__(self, func: Any, types: Any, args: Any, kwargs: Any) -> Any:
-        return _mark(super().__array_function__(func, types, args, kwargs), self._tape, f"numpy.{func.__name__}")
-
-
-def _raw(x: Any) -> Any:
-    return x.view(np.ndarray) if isinstance(x, Traced) else x
-
-
-def _mark(result: Any, tape: Tape | None, origin: str) -> Any:
-    if isinstance(result, (tuple, list)):
-        return type(result)(_mark(r, tape, origin) for r in result)
-    if not isinstance(result, (np.ndarray, np.generic)):
-        return result
-    plain = _raw(np.asanyarray(result))
-    if tape not in active_tapes() or not np.issubdtype(plain.dtype, np.floating):
-        return result if isinstance(result, np.generic) else plain
-    marked = plain.view(Traced)
-    marked._tape, marked._origin = tape, origin
-    return marked
 
 
 @np.errstate(over="ignore")  # huge logits: a difference or quotient may overflow, to where a weight is 0
@@ -100,7 +60,7 @@ class NumPyBackend(StandardBackend):
 
     def raw(self, x: Array) -> Array:
         """Return a plain ndarray."""
-        return x if x is None or type(x) is np.ndarray else _raw(np.asanyarray(x))
+        return x if x is None or type(x) is np.ndarray else raw(np.asanyarray(x))
 
     def track(self, x: Array, tape: Tape) -> Array:
         """Return a read-only view that carries the mark of the tape."""
@@ -117,7 +77,7 @@ class NumPyBackend(StandardBackend):
 
     def taint(self, x: Array, tape: Tape, origin: str) -> Array:
         """Mark `x` as derived outside the tape."""
-        return _mark(x, tape, origin)
+        return mark(x, tape, origin)
 
     def stop_gradient(self, x: Array) -> Array:
         """Return a plain view: no mark, and unknown to every tape."""

@@ -17,15 +17,13 @@ from backdraw.primitive import Primitive
 from backdraw.random import TRANSFORMS, Key, uniform_of_words, words, wrong_rng
 from backdraw.threefry import MASK, threefry2x32
 from backdraw_backends import host_noise, torch_host
-from backdraw_backends.blocks import limit_threads
 from backdraw_backends.numpy import backend as on_numpy
+from backdraw_backends.torch_by_numpy import NUMPY, ByNumPy, by_numpy, free, on_host, present, recorded
 from backdraw_backends.torch_function import Apply, ApplyForward, apply_eagerly
 
 _WORDS = 1 << 13  # elements: from here on NumPy's generators pay for their seeding
 _SHORT = 32  # elements of a row: in rows shorter than this they already do from _WORDS elements on
 _ROWS = 1 << 20  # elements: from here on NumPy's blocks of rows, on torch's memory, beat torch's kernels
-_HOSTED = (torch.float32, torch.float64, torch.bool)  # dtypes that NumPy has too, and computes well in
-_NUMPY = {torch.float32: np.dtype("float32"), torch.float64: np.dtype("float64")}
 
 
 class TorchBackend(Backend):
@@ -50,13 +48,13 @@ class TorchBackend(Backend):
         compiling = torch.compiler.is_compiling()
         if primitive.native and not (compiling and primitive.rows):  # the rule has fewer passes over rows to compile
             x = arrays[0]
-            if not ((_numpy_wins(x) if primitive.rows else x.numel() >= _ROWS) and _on_host(arrays)):
+            if not ((_numpy_wins(x) if primitive.rows else x.numel() >= _ROWS) and on_host(arrays)):
                 return primitive.forward(self, *arrays, **static)[0]
-        if primitive.loops and _on_host(_present(arrays)) and static.get("dtype", torch.float64) in _NUMPY:
-            primitive = _ByNumPy(primitive)
+        if primitive.loops and on_host(present(arrays)) and static.get("dtype", torch.float64) in NUMPY:
+            primitive = ByNumPy(primitive)
         arguments = (self, primitive, tuple(static.items()), *arrays)
         if compiling:
-            if not _recorded(arrays):  # dynamo's own way there fails on a setup_context
+            if not recorded(arrays):  # dynamo's own way there fails on a setup_context
                 return primitive.forward(self, *arrays, **static)[0]
             return Apply.apply(*arguments)[0]
         return ApplyForward.apply(*arguments)[0] if transforms_active() else apply_eagerly(*arguments)[0]
@@ -108,19 +106,19 @@ class TorchBackend(Backend):
 
     def rowwise(self, body: Callable[..., Array], *arrays: Array, **static: Any) -> Array:
         """Run the body, by NumPy where that is faster."""
-        if _free(arrays):
-            return _by_numpy(on_numpy.rowwise, body, *arrays, **static)
+        if free(arrays):
+            return by_numpy(on_numpy.rowwise, body, *arrays, **static)
         return body(self, *arrays, **static)
 
     def add_to(self, fresh: Array, x: Array) -> Array:
         """Add in place where torch does not watch."""
-        large = fresh.numel() >= _ROWS and _free((fresh, x))
-        return _by_numpy(on_numpy.add_to, fresh, x) if large else fresh + x
+        large = fresh.numel() >= _ROWS and free((fresh, x))
+        return by_numpy(on_numpy.add_to, fresh, x) if large else fresh + x
 
     def softmax(self, x: Array, temperature: float = 1.0) -> Array:
         """Torch's own kernel where its result is a number, the shifted form where it is not; NumPy's where faster."""
-        if _numpy_wins(x) and _free((x,)):
-            return _by_numpy(on_numpy.softmax, x, temperature=temperature)
+        if _numpy_wins(x) and free((x,)):
+            return by_numpy(on_numpy.softmax, x, temperature=temperature)
         if torch.compiler.is_compiling() or x.device.type != "cpu" or transforms_active():
             return super().softmax(x, temperature)
         y = torch.softmax(x if temperature == 1.0 else x / temperature, -1)
@@ -130,8 +128,8 @@ class TorchBackend(Backend):
 
     def hardmax(self, x: Array) -> Array:
         """Torch's own kernels; NumPy's where faster."""
-        if x.numel() >= _ROWS and _free((x,)):
-            return _by_numpy(on_numpy.hardmax, x)
+        if x.numel() >= _ROWS and free((x,)):
+            return by_numpy(on_numpy.hardmax, x)
         if torch.compiler.is_compiling() or transforms_active():  # vmap has no rule for this scatter
             return super().hardmax(x)
         index = x.argmax(-1, keepdim=True)
@@ -140,8 +138,8 @@ class TorchBackend(Backend):
 
     def softmax_vjp(self, y: Array, g: Array, temperature: float = 1.0) -> Array:
         """NumPy's where faster."""
-        if _numpy_wins(y) and _free((y, g)):
-            return _by_numpy(on_numpy.softmax_vjp, y, g, temperature=temperature)
+        if _numpy_wins(y) and free((y, g)):
+            return by_numpy(on_numpy.softmax_vjp, y, g, temperature=temperature)
         return super().softmax_vjp(y, g, temperature)
 
     def is_floating(self, dtype: Any) -> bool:
@@ -220,7 +218,7 @@ class TorchBackend(Backend):
 
     def _host_noise(self, kind: str, source: Any, shape: tuple[int, ...], dtype: Any) -> Array:
         wide = np.float64 if dtype == torch.float64 else np.float32
-        return _by_numpy(host_noise.noise, kind, source, shape, wide)
+        return by_numpy(host_noise.noise, kind, source, shape, wide)
 
 
 def _plain_vjp(fn: Callable[..., Any], arrays: tuple[Array, ...]) -> tuple[Any, Callable[[Any], tuple[Array, ...]]]:
@@ -247,87 +245,8 @@ def _numpy_wins(x: Array) -> bool:
     return n >= _ROWS or (n >= _WORDS and x.shape[-1] < _SHORT)
 
 
-def _recorded(arrays: tuple[Array, ...]) -> bool:
-    if torch.is_grad_enabled():
-        for x in arrays:
-            if x is not None and x.requires_grad:
-                return True
-    return False
-
-
 def _in_dual_level() -> bool:
     return torch.autograd.forward_ad._current_level >= 0
-
-
-def _on_host(arrays: tuple[Array, ...]) -> bool:
-    """Whether these are plain CPU tensors of a dtype that NumPy has."""
-    for x in arrays:  # a loop: all() of a generator costs twice as much, and this runs before every operation
-        if x is None or x.dtype not in _HOSTED or not x.is_cpu:
-            return False
-    return not (torch.compiler.is_compiling() or transforms_active())
-
-
-def _free(arrays: tuple[Array, ...]) -> bool:
-    """Whether NumPy may compute instead: no gradient of torch's own is wanted."""
-    return not _recorded(arrays) and _on_host(arrays)
-
-
-def _present(arrays: tuple[Array | None, ...]) -> tuple[Array, ...]:
-    return tuple(x for x in arrays if x is not None)
-
-
-def _by_numpy(f: Callable[..., Array], *arguments: Any, **static: Any) -> Array:
-    """Call a function of the NumPy backend on the same memory, on as many threads as torch is set to."""
-    with limit_threads(torch.get_num_threads()):
-        out = f(*[x.detach().numpy() if isinstance(x, torch.Tensor) else x for x in arguments], **static)
-    return torch.from_numpy(out if type(out) is np.ndarray else np.asarray(out))
-
-
-class _ByNumPy(Primitive):
-    """A primitive, by NumPy on torch's memory wherever no gradient of torch's own is wanted."""
-
-    def __init__(self, primitive: Primitive) -> None:
-        self.primitive, self.symmetric = primitive, primitive.symmetric
-
-    def forward(self, be: Backend, *arrays: Array, **static: Any) -> tuple[Array, tuple[Any, ...]]:
-        """Run it there, and find its arrays again among the residuals."""
-        if not _free(_present(arrays)):
-            return self.primitive.forward(be, *arrays, **static)
-        out: tuple[Array, tuple[Any, ...]] = _hosted(self.primitive.forward, *arrays, **static)
-        return out
-
-    def backward(self, be: Backend, residuals: tuple[Any, ...], cotangent: Array, **static: Any) -> tuple[Array | None, ...]:
-        """Run it there."""
-        if not _free((*_present(residuals), cotangent)):
-            return self.primitive.backward(be, residuals, cotangent, **static)
-        return tuple(_hosted(self.primitive.backward, residuals, cotangent, **static))
-
-
-def _hosted(f: Callable[..., Any], *arguments: Any, **static: Any) -> Any:
-    """Return ``f(on_numpy, ...)``, tensors and their dtypes being NumPy's on the way; a tensor comes back as itself."""
-    # That tells where a residual is an argument, or the output.
-    pairs: list[tuple[np.ndarray, torch.Tensor]] = []
-
-    def down(x: Any) -> Any:
-        if isinstance(x, tuple):
-            return tuple(map(down, x))
-        if isinstance(x, torch.Tensor):
-            pairs.append((x.detach().numpy(), x))
-            return pairs[-1][0]
-        return _NUMPY[x] if isinstance(x, torch.dtype) else x
-
-    def up(x: Any) -> Any:
-        if x is None or isinstance(x, tuple):
-            return x if x is None else tuple(map(up, x))
-        for array, tensor in pairs:
-            if array is x:
-                return tensor
-        pairs.append((x, torch.from_numpy(np.asarray(x))))
-        return pairs[-1][1]
-
-    with limit_threads(torch.get_num_threads()):
-        out = f(on_numpy, *map(down, arguments), **{name: down(x) for name, x in static.items()})
-    return up(out)
 
 
 def _generator(rng: Any, device: Any) -> torch.Generator | None:

@@ -24,7 +24,7 @@ def inverse(be: Backend, w: Array, edges: trees.Edges | None) -> tuple[Array, Ar
 
 def resistances(be: Backend, g: Array, edges: trees.Edges | None, count: int) -> tuple[Array, Array]:
     """Return the resistance of each edge, and ``G_ii + G_jj`` alone."""
-    both = trees.sums_of_ends(be, flat(be, g)[..., :: g.shape[-1] + 1], edges, count)
+    both = trees.sums_of_ends(be, _diagonal(be, g), edges, count)
     return both - 2.0 * trees.of_edges(be, g, edges, count), both
 
 
@@ -34,7 +34,7 @@ def accurate(be: Backend, g: Array, own: Array, r: Array, both: Array) -> Array:
     # the unit roundoff u. For v = e_i - e_j then |dR_ij| <= n u (d |G v|) (d |G e_i| + d |G e_j|) to first order. As D is at
     # most A tau, tau = tr(G D), a product d |G x| is at most sqrt(n tau x^T G x), and R_ij = v^T G v.
     n = g.shape[-1]
-    tau = be.row_sum(own * flat(be, g)[..., :: n + 1])
+    tau = be.row_sum(own * _diagonal(be, g))
     bound = tau * (0.5 * float(be.xp.finfo(g.dtype).eps) * n * n / _TOLERANCE)
     return be.xp.all(both * (2.0 * bound * bound) <= r)
 
@@ -42,3 +42,7 @@ def accurate(be: Backend, g: Array, own: Array, r: Array, both: Array) -> Array:
 def tangent(be: Backend, g: Array, dw: Array, edges: trees.Edges | None) -> Array:
     """Return the tangent of the resistances of the edges for that of their weights."""
     return -resistances(be, g @ (trees.laplacian(be, dw, edges)[0] @ g), edges, dw.shape[-1])[0]
+
+
+def _diagonal(be: Backend, g: Array) -> Array:
+    return flat(be, g)[..., :: g.shape[-1] + 1]

@@ -1,0 +1,97 @@
+"""NumPy on torch's memory: where its blocks of rows or its cheaper calls win, and torch watches no gradient."""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+from torch._C import _are_functorch_transforms_active as transforms_active
+
+from backdraw.backend import Array, Backend
+from backdraw.primitive import Primitive
+from backdraw_backends.blocks import limit_threads
+from backdraw_backends.numpy import backend as on_numpy
+
+_HOSTED = (torch.float32, torch.float64, torch.bool)  # dtypes that NumPy has too, and computes well in
+NUMPY = {torch.float32: np.dtype("float32"), torch.float64: np.dtype("float64")}
+
+
+def recorded(arrays: tuple[Array, ...]) -> bool:
+    """Whether torch records a gradient for one of these."""
+    if torch.is_grad_enabled():
+        for x in arrays:
+            if x is not None and x.requires_grad:
+                return True
+    return False
+
+
+def on_host(arrays: tuple[Array, ...]) -> bool:
+    """Whether these are plain CPU tensors of a dtype that NumPy has."""
+    for x in arrays:  # a loop: all() of a generator costs twice as much, and this runs before every operation
+        if x is None or x.dtype not in _HOSTED or not x.is_cpu:
+            return False
+    return not (torch.compiler.is_compiling() or transforms_active())
+
+
+def free(arrays: tuple[Array, ...]) -> bool:
+    """Whether NumPy may compute instead: no gradient of torch's own is wanted."""
+    return not recorded(arrays) and on_host(arrays)
+
+
+def present(arrays: tuple[Array | None, ...]) -> tuple[Array, ...]:
+    """Return those that are not None."""
+    return tuple(x for x in arrays if x is not None)
+
+
+def by_numpy(f: Callable[..., Array], *arguments: Any, **static: Any) -> Array:
+    """Call a function of the NumPy backend on the same memory, on as many threads as torch is set to."""
+    with limit_threads(torch.get_num_threads()):
+        out = f(*[x.detach().numpy() if isinstance(x, torch.Tensor) else x for x in arguments], **static)
+    return torch.from_numpy(out if type(out) is np.ndarray else np.asarray(out))
+
+
+class ByNumPy(Primitive):
+    """A primitive, by NumPy on torch's memory wherever no gradient of torch's own is wanted."""
+
+    def __init__(self, primitive: Primitive) -> None:
+        self.primitive, self.symmetric = primitive, primitive.symmetric
+
+    def forward(self, be: Backend, *arrays: Array, **static: Any) -> tuple[Array, tuple[Any, ...]]:
+        """Run it there, and find its arrays again among the residuals."""
+        if not free(present(arrays)):
+            return self.primitive.forward(be, *arrays, **static)
+        out: tuple[Array, tuple[Any, ...]] = _hosted(self.primitive.forward, *arrays, **static)
+        return out
+
+    def backward(self, be: Backend, residuals: tuple[Any, ...], cotangent: Array, **static: Any) -> tuple[Array | None, ...]:
+        """Run it there."""
+        if not free((*present(residuals), cotangent)):
+            return self.primitive.backward(be, residuals, cotangent, **static)
+        return tuple(_hosted(self.primitive.backward, residuals, cotangent, **static))
+
+
+def _hosted(f: Callable[..., Any], *arguments: Any, **static: Any) -> Any:
+    """Return ``f(on_numpy, ...)``, tensors and their dtypes being NumPy's on the way; a tensor comes back as itself."""
+    # That tells where a residual is an argument, or the output.
+    pairs: list[tuple[np.ndarray, torch.Tensor]] = []
+
+    def down(x: Any) -> Any:
+        if isinstance(x, tuple):
+            return tuple(map(down, x))
+        if isinstance(x, torch.Tensor):
+            pairs.append((x.detach().numpy(), x))
+            return pairs[-1][0]
+        return NUMPY[x] if isinstance(x, torch.dtype) else x
+
+    def up(x: Any) -> Any:
+        if x is None or isinstance(x, tuple):
+            return x if x is None else tuple(map(up, x))
+        for array, tensor in pairs:
+            if array is x:
+                return tensor
+        pairs.append((x, torch.from_numpy(np.asarray(x))))
+        return pairs[-1][1]
+
+    with limit_threads(torch.get_num_threads()):
+        out = f(on_numpy, *map(down, arguments), **{name: down(x) for name, x in static.items()})
+    return up(out)
