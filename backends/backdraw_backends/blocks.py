@@ -72,12 +72,12 @@ def run(task: Callable[[int], None], count: int, threads: int) -> None:
     list(_pool.map(work, range(workers)))
 
 
-def map_rows(body: Callable[..., Any], arrays: tuple[np.ndarray, ...]) -> np.ndarray:
+def map_rows(body: Callable[..., Any], arrays: tuple[np.ndarray, ...]) -> Any:
     """``body(*arrays)`` for a body that treats the rows along the last axis one by one, block by block."""
     first = arrays[0]
     lead = first.shape[:-1]
     if first.size < 2 * BLOCK or first.ndim < 2 or any(a.shape[:-1] != lead for a in arrays):
-        return np.asarray(body(*arrays))
+        return body(*arrays)
     if all(a.flags.c_contiguous for a in arrays):
         arrays = tuple(a.reshape(-1, a.shape[-1]) for a in arrays)
     n = arrays[0].shape[0]
@@ -86,14 +86,19 @@ def map_rows(body: Callable[..., Any], arrays: tuple[np.ndarray, ...]) -> np.nda
     if threads > 1:  # what takes three arrays has more temporaries, which the allocator then fetches and drops every time
         size //= max(1, sum(a.size for a in arrays) // first.size - 1)
     step = max(1, size * n // first.size)
-    sample = np.asarray(body(*(a[:1] for a in arrays)))  # says what the body returns
-    out = np.empty((n, *sample.shape[1:]), sample.dtype)
+    sample = body(*(a[:1] for a in arrays))  # says what the body returns: an array, or a tuple of them
+    several = isinstance(sample, tuple)
+    outs = [np.empty((n, *y.shape[1:]), y.dtype) for y in (sample if several else (sample,))]
 
     def task(i: int) -> None:
-        out[i * step : (i + 1) * step] = body(*(a[i * step : (i + 1) * step] for a in arrays))
+        here = slice(i * step, (i + 1) * step)
+        found = body(*(a[here] for a in arrays))
+        for out, y in zip(outs, found if several else (found,), strict=True):
+            out[here] = y
 
     run(task, -(-n // step), threads)
-    return out.reshape(*lead, out.shape[-1])
+    shaped = tuple(out.reshape(*lead, out.shape[-1]) for out in outs)
+    return shaped if several else shaped[0]
 
 
 def sum_slices(body: Callable[..., Any], arrays: tuple[np.ndarray, ...]) -> Any:

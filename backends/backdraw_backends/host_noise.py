@@ -141,18 +141,18 @@ def little_noise(kind: str, rng: np.random.Generator, shape: tuple[int, ...], dt
     if kind not in ("exponential", "gumbel", "normal") or math.prod(shape) > FEW:
         return None
     if kind == "normal":
-        return np.asarray(rng.standard_normal(shape), dtype)
-    e = np.maximum(rng.standard_exponential(shape), 2.0**-60)  # in float64; it can be 0
-    return (e if kind == "exponential" else np.negative(np.log(e, out=e), out=e)).astype(dtype, copy=False)
+        return rng.standard_normal(shape, dtype)
+    return of_fractions(kind, rng.random((1, *shape), dtype))
 
 
-def of_doubles(kind: str, u: np.ndarray) -> np.ndarray:
-    """Noise of float64 uniforms in [0, 1), a plane each, whose memory is used."""
-    np.maximum(u, 2.0**-54, out=u)
+def of_fractions(kind: str, u: np.ndarray) -> np.ndarray:
+    """Noise of uniforms in [0, 1), multiples of 2**-24 or, in float64, of 2**-53: a plane each, whose memory is used."""
+    np.maximum(u, 2.0**-54 if u.dtype == np.float64 else 2.0**-25, out=u)
     if kind not in ("exponential", "gumbel"):
         return TRANSFORMS[kind][1](_InPlace, *u)
-    e = np.negative(np.log(u[0], out=u[0]), out=u[0])  # float64 is fine-grained enough near 1 to spare log1p
-    return e if kind == "exponential" else np.negative(np.log(e, out=e), out=e)
+    u = u[0]  # as fine-grained near 1 as near 0: that spares log1p
+    np.negative(np.log(u, u), u)
+    return u if kind == "exponential" else np.negative(np.log(u, u), u)
 
 
 def _uniform(words: np.ndarray, out: np.ndarray) -> np.ndarray:

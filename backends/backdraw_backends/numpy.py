@@ -60,14 +60,14 @@ class NumPyBackend(StandardBackend):
 
     def raw(self, x: Array) -> Array:
         """Return a plain ndarray."""
-        return x if x is None or type(x) is np.ndarray else raw(np.asanyarray(x))
+        return x if type(x) is np.ndarray or x is None else raw(np.asanyarray(x))
 
     def track(self, x: Array, tape: Tape) -> Array:
         """Return a read-only view that carries the mark of the tape."""
         if x is None:
             return None
-        view = np.asarray(x).view(Traced)
-        view.flags.writeable = False
+        view = x.view(Traced) if isinstance(x, np.ndarray) else np.asarray(x).view(Traced)
+        view.setflags(write=False)
         view._tape = tape
         return view
 
@@ -110,10 +110,12 @@ class NumPyBackend(StandardBackend):
 
     def rowwise(self, body: Callable[..., Array], *arrays: Array, **static: Any) -> Array:
         """Run the body on blocks of rows."""
-        plain = tuple(map(self.raw, arrays))
+        plain = tuple(x if type(x) is np.ndarray else self.raw(x) for x in arrays)
         if plain[0].size < blocks.BLOCK:
-            return np.asarray(_quietly(body, self, *plain, **static))
-        return blocks.map_rows(lambda *parts: _quietly(body, self, *parts, **static), plain)
+            out = _quietly(body, self, *plain, **static)
+        else:
+            out = blocks.map_rows(lambda *parts: _quietly(body, self, *parts, **static), plain)
+        return out if isinstance(out, (np.ndarray, tuple)) else np.asarray(out)
 
     def sum_of(self, body: Callable[..., Array], *arrays: Array, **static: Any) -> Array:
         """Sum block by block: what is summed is never all in memory."""
@@ -138,7 +140,7 @@ class NumPyBackend(StandardBackend):
 
     def row_sum(self, x: Array) -> Array:
         """Sum along the last axis."""
-        return _reduce_rows(np.add, x)
+        return _sum_rows(x)
 
     def first_argmax(self, x: Array) -> Array:
         """NumPy's own."""
@@ -146,7 +148,15 @@ class NumPyBackend(StandardBackend):
 
     def softmax(self, x: Array, temperature: float = 1.0) -> Array:
         """Softmax of ``x / temperature``, in place on each block."""
+        if x.size < blocks.BLOCK:
+            return _quietly(_softmax, self, self.raw(x), temperature=temperature)
         return self.rowwise(_softmax, x, temperature=temperature)
+
+    def noisy_softmax(self, x: Array, noise: Array, temperature: float) -> Array:
+        """Likewise."""
+        if x.size < blocks.BLOCK:
+            return _quietly(_noisy_softmax, self, self.raw(x), self.raw(noise), temperature=temperature)
+        return self.rowwise(_noisy_softmax, x, noise, temperature=temperature)
 
     def softmax_vjp(self, y: Array, g: Array, temperature: float = 1.0) -> Array:
         """Pull a cotangent back, in place on each block."""
@@ -199,8 +209,7 @@ class NumPyBackend(StandardBackend):
 
     def weights(self, x: Array) -> Array:
         """In place: fresh memory costs more than the exponentials."""
-        top = np.maximum(_reduce_rows(np.maximum, x), self.lowest(x))
-        w = np.subtract(x, top, dtype=self.wide(x.dtype))
+        w = np.subtract(x, _top(self, x), dtype=self.wide(x.dtype))
         return np.exp(w, out=w).astype(np.float64, copy=False)
 
     def invert_cdf(self, weights: Array, uniform: Array) -> Array:
@@ -237,20 +246,34 @@ class NumPyBackend(StandardBackend):
 
 
 @cache
+def _ones(n: int, dtype: Any) -> np.ndarray:
+    return np.ones((n, 1), dtype)
+
+
+@cache
 def _ones_beyond(n: int, dtype: Any, after: bool) -> np.ndarray:
     ones = np.triu(np.ones((n, n), dtype), 1)
     return np.ascontiguousarray(ones.T) if after else ones
 
 
-def _reduce_rows(ufunc: np.ufunc, x: np.ndarray) -> np.ndarray:
+def _reduce_rows(ufunc: np.ufunc, x: np.ndarray, initial: float | None = None) -> np.ndarray:
+    # NumPy reduces row by row, at tens of nanoseconds each: for short rows it is faster to combine the columns.
     n = x.shape[-1]
-    if n >= _SHORT or x.size < _MANY:
-        return ufunc.reduce(x, -1, keepdims=True)
-    # NumPy reduces row by row, at tens of nanoseconds each: for many short rows it is faster to combine the columns.
-    out = x[..., 0].copy()
+    given: dict[str, Any] = {} if initial is None else {"initial": initial}
+    if n >= _SHORT or not x.size:
+        return ufunc.reduce(x, -1, keepdims=True, **given)
+    if x.size < _MANY:
+        return ufunc.reduce(x.reshape(-1, n).T.copy(), 0, **given).reshape((*x.shape[:-1], 1))
+    out = x[..., 0].copy() if initial is None else ufunc(x[..., 0], initial)
     for k in range(1, n):
         ufunc(out, x[..., k], out=out)
     return out[..., np.newaxis]
+
+
+def _sum_rows(x: np.ndarray) -> np.ndarray:
+    if x.size < _MANY and x.dtype.char in "fd":  # a quarter of a reduction's cost; a large one would start threads of its own
+        return x.dot(_ones(x.shape[-1], x.dtype))
+    return _reduce_rows(np.add, x)
 
 
 def _hardmax(be: NumPyBackend, x: np.ndarray) -> np.ndarray:  # noqa: ARG001
@@ -268,18 +291,31 @@ def _hardmax(be: NumPyBackend, x: np.ndarray) -> np.ndarray:  # noqa: ARG001
 
 
 def _softmax(be: NumPyBackend, x: np.ndarray, *, temperature: float) -> np.ndarray:
+    return _shifted_softmax(x - _top(be, x), temperature)
+
+
+def _noisy_softmax(be: NumPyBackend, x: np.ndarray, noise: np.ndarray, *, temperature: float) -> np.ndarray:
+    z = x + noise
+    z -= _top(be, z)
+    return _shifted_softmax(z, temperature)
+
+
+def _top(be: NumPyBackend, x: np.ndarray) -> np.ndarray:
+    return _reduce_rows(np.maximum, x, be.lowest(x))
+
+
+def _shifted_softmax(z: np.ndarray, temperature: float) -> np.ndarray:
     # backdraw.backend._softmax, in place
-    z = x - np.maximum(_reduce_rows(np.maximum, x), be.lowest(x))
     if temperature != 1.0:
         z /= temperature
-    np.exp(z, out=z)
-    z /= np.maximum(_reduce_rows(np.add, z), 0.5)
+    np.exp(z, z)
+    z /= np.maximum(_sum_rows(z), 0.5)
     return z
 
 
 def _softmax_vjp(be: NumPyBackend, y: np.ndarray, g: np.ndarray, *, temperature: float) -> np.ndarray:  # noqa: ARG001
-    short = y.shape[-1] < _SHORT // 2 and y.size >= _MANY
-    back = g - (_reduce_rows(np.add, y * g) if short else np.vecdot(y, g)[..., np.newaxis])
+    few = y.size < _MANY or y.shape[-1] < _SHORT // 2
+    back = g - (_sum_rows(y * g) if few else np.vecdot(y, g)[..., np.newaxis])
     back *= y
     if temperature != 1.0:
         back /= temperature

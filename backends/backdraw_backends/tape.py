@@ -67,14 +67,14 @@ def active_tapes() -> list[Tape]:
 
 def apply(be: Any, primitive: Primitive, arrays: tuple[Array, ...], static: dict[str, Any]) -> Array:
     """Run the primitive, and record it on every tape that tracks one of its inputs."""
-    out, residuals = primitive.forward(be, *map(be.raw, arrays), **static)
+    out, residuals = primitive.forward(be, *[be.raw(x) for x in arrays], **static)
     out = be.raw(out)
     tracked = None
-    for tape in reversed(_active.tapes):
-        places = [None if x is None else tape.place(x) for x in arrays]
+    for tape in _active.tapes[::-1]:
+        places = [tape.place(x) for x in arrays]
         if None in places:
             _check_constants(be, tape, primitive, arrays, places)
-            if not any(place is not None for place in places):
+            if places.count(None) == len(places):
                 continue
         if tracked is None:  # under the innermost tape that tracks it
             tracked = be.track(out, tape)
@@ -85,8 +85,7 @@ def apply(be: Any, primitive: Primitive, arrays: tuple[Array, ...], static: dict
 
 def _check_constants(be: Any, tape: Tape, primitive: Primitive, arrays: tuple[Array, ...], places: list[int | None]) -> None:
     for x, place in zip(arrays, places, strict=True):
-        origin = be.broken(x, tape) if place is None else None
-        if origin is not None:
+        if place is None and (origin := be.broken(x, tape)) is not None:
             raise GradientError(
                 f"the chain of gradients broke before {primitive.name}: an argument of shape {tuple(x.shape)} came from "
                 f"{origin} applied to a tracked array, which backdraw.vjp does not record. {ADVICE}"
@@ -96,18 +95,19 @@ def _check_constants(be: Any, tape: Tape, primitive: Primitive, arrays: tuple[Ar
 def vjp(be: Any, fn: Callable[..., Any], arrays: tuple[Array, ...]) -> tuple[Any, Callable[[Any], tuple[Array, ...]]]:
     """Call `fn` under a new tape; the pullback walks the tape backwards."""
     tape = Tape()
-    inputs = tuple(be.track(be.raw(x), tape) for x in arrays)
+    inputs = [be.track(be.raw(x), tape) for x in arrays]
+    tapes = active_tapes()
     for x, inner in zip(arrays, inputs, strict=True):
         tape.add(inner)
-        for outer in active_tapes():
+        for outer in tapes:
             place = outer.place(x)
             if place is not None:
                 outer.add(inner, place)
-    active_tapes().append(tape)
+    tapes.append(tape)
     try:
         out = fn(*inputs)
     finally:
-        active_tapes().pop()
+        tapes.pop()
     several = isinstance(out, (tuple, list))
     outs = tuple(out) if several else (out,)
     places = [_place_of_output(be, tape, y) for y in outs]
@@ -129,22 +129,21 @@ def vjp(be: Any, fn: Callable[..., Any], arrays: tuple[Array, ...]) -> tuple[Any
                     f"no gradient came back to input {i} of fn, of shape {tuple(x.shape)}: every primitive that it enters "
                     "has None as its gradient"
                 )
-        result = tuple(grads[i] for i in range(len(inputs)))
+        result = tuple([grads[i] for i in range(len(inputs))])
         if active_tapes():  # an outer vjp must not take these for constants
             return tuple(be.taint(g, active_tapes()[-1], "the pullback of an inner backdraw.vjp") for g in result)
         return result
 
-    shown = outs if active_tapes() else tuple(be.raw(y) for y in outs)
+    shown = outs if tapes else tuple([be.raw(y) for y in outs])
     return (shown if several else shown[0]), pullback
 
 
 def _pull(be: Any, record: Record, grads: dict[int, Array]) -> None:
     cotangent = grads.pop(record.output)  # complete: what consumed it was recorded later
-    for place, shape, g in zip(
-        record.inputs, record.shapes, record.primitive.backward(be, record.residuals, cotangent, **record.static), strict=True
-    ):
+    found = record.primitive.backward(be, record.residuals, cotangent, **record.static)
+    for place, shape, g in zip(record.inputs, record.shapes, found, strict=True):
         if place is not None and g is not None:
-            if tuple(g.shape) != tuple(shape):
+            if g.shape != shape:
                 raise GradientError(
                     f"{record.primitive.name}: its rule returned a gradient of shape {tuple(g.shape)} for an input of "
                     f"shape {tuple(shape)}"
@@ -171,11 +170,11 @@ def _place_of_output(be: Any, tape: Tape, y: Any) -> int:
     raise GradientError(f"the output of fn, of shape {tuple(y.shape)}, cannot be reached from its inputs: {why}")
 
 
-def _check_reached(tape: Tape, inputs: tuple[Array, ...], places: list[int]) -> None:
-    reached = set(places)
+def _check_reached(tape: Tape, inputs: list[Array], places: list[int]) -> None:
+    reached: set[int | None] = set(places)
     for record in reversed(tape.records):
         if record.output in reached:
-            reached.update(p for p in record.inputs if p is not None)
+            reached.update(record.inputs)
     for i, x in enumerate(inputs):
         if i not in reached:
             names = ", ".join(r.primitive.name for r in tape.records) or "none"

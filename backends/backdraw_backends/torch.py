@@ -3,7 +3,7 @@
 import math
 import numbers
 from collections.abc import Callable
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from typing import Any
 
 import array_api_compat.torch as xp
@@ -106,7 +106,7 @@ class TorchBackend(Backend):
 
     def rowwise(self, body: Callable[..., Array], *arrays: Array, **static: Any) -> Array:
         """Run the body, by NumPy where that is faster."""
-        if free(arrays):
+        if _numpy_wins(arrays[0]) and free(arrays):
             return by_numpy(on_numpy.rowwise, body, *arrays, **static)
         return body(self, *arrays, **static)
 
@@ -115,6 +115,14 @@ class TorchBackend(Backend):
         large = fresh.numel() >= _ROWS and free((fresh, x))
         return by_numpy(on_numpy.add_to, fresh, x) if large else fresh + x
 
+    def row_max(self, x: Array) -> Array:
+        """Torch's own kernel."""
+        return torch.amax(x, -1, True)
+
+    def row_sum(self, x: Array) -> Array:
+        """Torch's own kernel."""
+        return torch.sum(x, -1, True)
+
     def softmax(self, x: Array, temperature: float = 1.0) -> Array:
         """Torch's own kernel where its result is a number, the shifted form where it is not; NumPy's where faster."""
         if _numpy_wins(x) and free((x,)):
@@ -122,9 +130,9 @@ class TorchBackend(Backend):
         if torch.compiler.is_compiling() or x.device.type != "cpu" or transforms_active():
             return super().softmax(x, temperature)
         y = torch.softmax(x if temperature == 1.0 else x / temperature, -1)
-        # Not a number: a row of -inf alone, or finite logits too large to divide. It fills the whole row.
-        first = np.add.reduce(y.detach().numpy()[..., 0], axis=None)
-        return y if first == first else super().softmax(x, temperature)
+        # Equal to itself, but for a NaN: a row of -inf alone, or finite logits too large to divide. It fills the whole row.
+        seen = y.detach() if y.numel() < _WORDS else y.detach()[..., 0]
+        return y if seen.equal(seen) else super().softmax(x, temperature)
 
     def hardmax(self, x: Array) -> Array:
         """Torch's own kernels; NumPy's where faster."""
@@ -133,8 +141,9 @@ class TorchBackend(Backend):
         if torch.compiler.is_compiling() or transforms_active():  # vmap has no rule for this scatter
             return super().hardmax(x)
         index = x.argmax(-1, keepdim=True)
-        live = x.gather(-1, index) != -math.inf
-        return torch.zeros_like(x).scatter_(-1, index, live.to(x.dtype))
+        top = x.gather(-1, index)
+        top -= top.clone()  # a NaN where it is infinite
+        return torch.zeros_like(x).scatter_(-1, index, 1.0) if top.equal(top) else super().hardmax(x)
 
     def softmax_vjp(self, y: Array, g: Array, temperature: float = 1.0) -> Array:
         """NumPy's where faster."""
@@ -166,6 +175,30 @@ class TorchBackend(Backend):
         """Torch's own kernel."""
         return torch.cumsum(x, -1)
 
+    def weights(self, x: Array) -> Array:
+        """Return the softmax, by torch's own kernel."""
+        return self.softmax(self.cast(x, self.wide(x.dtype))).to(torch.float64)
+
+    def invert_cdf(self, weights: Array, uniform: Array) -> Array:
+        """Search the running sums, by torch's own kernel."""
+        extra = uniform.ndim - weights.ndim  # samples in front
+        rows = weights.shape[:-1]
+        if torch.compiler.is_compiling() or transforms_active() or extra < 0 or uniform.shape[extra:-1] != rows:
+            return super().invert_cdf(weights, uniform)
+        edges = weights.cumsum(-1)
+        aim = uniform * edges[..., -1:]
+        if extra == 0:
+            return torch.searchsorted(edges, aim, right=True)[..., 0]
+        aim = aim.reshape(-1, *rows).movedim(0, -1).contiguous()
+        return torch.searchsorted(edges, aim, right=True).movedim(-1, 0).reshape(uniform.shape[:-1])
+
+    def one_hot(self, index: Array, n: int, dtype: Any) -> Array:
+        """Set the ones among zeros."""
+        if index.is_cpu and not (torch.compiler.is_compiling() or transforms_active()):
+            with suppress(RuntimeError):  # where an index is n
+                return torch.zeros((*index.shape, n), dtype=dtype).scatter_(-1, index[..., None], 1.0)
+        return super().one_hot(index, n, dtype)
+
     def top_k(self, x: Array, k: int) -> tuple[Array, Array]:
         """Torch's own kernel."""
         return tuple(torch.topk(x, k, -1))
@@ -191,12 +224,14 @@ class TorchBackend(Backend):
             return self._host_noise(kind, host_noise.seeded_source(seed), shape, dtype)
         if kind == "normal":
             return torch.randn(shape, generator=generator, dtype=dtype)
+        if kind == "uniform" and dtype == torch.float64:
+            return torch.rand(shape, generator=generator, dtype=dtype).clamp_min_(2.0**-54)
         if dtype == torch.float32 and kind in ("exponential", "gumbel"):
             e = torch.rand(shape, generator=generator).clamp_min_(2.0**-25).log_().neg_()
             return e if kind == "exponential" else e.log_().neg_()
         # Few elements: the calls are what it costs, and NumPy's cost less.
         u = torch.rand((planes, *shape), generator=generator, dtype=torch.float64).numpy()
-        return torch.from_numpy(host_noise.of_doubles(kind, u)).to(dtype)
+        return torch.from_numpy(host_noise.of_fractions(kind, u)).to(dtype)
 
     def words(self, rng: Any, n: int, device: Any) -> Array:
         """Words of torch's generators or a key, in int64: torch has no arithmetic on uint32."""
@@ -242,7 +277,7 @@ def _plain_vjp(fn: Callable[..., Any], arrays: tuple[Array, ...]) -> tuple[Any, 
 def _numpy_wins(x: Array) -> bool:
     """Whether NumPy is faster at the rows of an array: if they are many, or short and not few."""
     n = x.numel()
-    return n >= _ROWS or (n >= _WORDS and x.shape[-1] < _SHORT)
+    return n >= _WORDS and (n >= _ROWS or x.shape[-1] < _SHORT)
 
 
 def _in_dual_level() -> bool:

@@ -12,7 +12,7 @@ from backdraw.primitive import Primitive
 from backdraw_backends.blocks import limit_threads
 from backdraw_backends.numpy import backend as on_numpy
 
-_HOSTED = (torch.float32, torch.float64, torch.bool)  # dtypes that NumPy has too, and computes well in
+_HOSTED = (torch.float32, torch.float64, torch.int64, torch.bool)  # dtypes that NumPy has too, and computes well in
 NUMPY = {torch.float32: np.dtype("float32"), torch.float64: np.dtype("float64")}
 
 
@@ -47,7 +47,7 @@ def by_numpy(f: Callable[..., Array], *arguments: Any, **static: Any) -> Array:
     """Call a function of the NumPy backend on the same memory, on as many threads as torch is set to."""
     with limit_threads(torch.get_num_threads()):
         out = f(*[x.detach().numpy() if isinstance(x, torch.Tensor) else x for x in arguments], **static)
-    return torch.from_numpy(out if type(out) is np.ndarray else np.asarray(out))
+    return tuple(map(torch.from_numpy, out)) if type(out) is tuple else torch.from_numpy(np.asarray(out))
 
 
 class ByNumPy(Primitive):

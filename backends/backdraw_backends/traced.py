@@ -18,7 +18,8 @@ class Traced(np.ndarray):
     _origin: str = "a NumPy view (indexing, reshaping)"
 
     def __array_finalize__(self, obj: Any) -> None:
-        self._tape = getattr(obj, "_tape", None)
+        if isinstance(obj, Traced):
+            self._tape = obj._tape
 
     def __array_ufunc__(self, ufunc: Any, method: str, *inputs: Any, out: Any = None, **kwargs: Any) -> Any:
         owner = next((x for x in (*inputs, *(out or ())) if isinstance(x, Traced)), self)

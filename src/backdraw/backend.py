@@ -195,6 +195,10 @@ class Backend(ABC):
         """Softmax of ``x / temperature`` along the last axis; a row of -inf alone gives zeros."""
         return self.rowwise(_softmax, x, temperature=temperature)
 
+    def noisy_softmax(self, x: Array, noise: Array, temperature: float) -> Array:
+        """`softmax` of ``x + noise``."""
+        return self.rowwise(_noisy_softmax, x, noise, temperature=temperature)
+
     def softmax_vjp(self, y: Array, g: Array, temperature: float = 1.0) -> Array:
         """Pull a cotangent of ``y = softmax(x, temperature)`` back to x."""
         return self.rowwise(_softmax_vjp, y, g, temperature=temperature)
@@ -285,6 +289,10 @@ def _softmax(be: Backend, x: Array, *, temperature: float) -> Array:
     z = x - be.at_least(be.stop_gradient(be.row_max(x)), be.lowest(x))
     e = be.xp.exp(z if temperature == 1.0 else z / temperature)
     return e / be.at_least(be.row_sum(e), 0.5)
+
+
+def _noisy_softmax(be: Backend, x: Array, noise: Array, *, temperature: float) -> Array:
+    return be.softmax(x + noise, temperature)
 
 
 def _hardmax(be: Backend, x: Array) -> Array:

@@ -77,8 +77,6 @@ class FunctionPrimitive(Primitive):
         self.loops = loops
         self.__doc__ = function.__doc__
         self.__wrapped__ = function
-        self._fwd: Callable[..., tuple[Array, Residuals]] | None = None
-        self._bwd: Callable[..., tuple[Array | None, ...]] | None = None
 
     @property
     def name(self) -> str:
@@ -90,19 +88,15 @@ class FunctionPrimitive(Primitive):
 
     def defvjp(self, fwd: Callable[..., tuple[Array, Residuals]], bwd: Callable[..., tuple[Array | None, ...]]) -> None:
         """Set the gradient rule: ``fwd(be, *arrays, **static) -> (y, residuals)``, ``bwd(be, residuals, g, **static)``."""
-        self._fwd, self._bwd = fwd, bwd
+        self.forward, self.backward = fwd, bwd  # type: ignore[method-assign]
 
     def forward(self, be: Backend, *arrays: Array, **static: Any) -> tuple[Array, Residuals]:
-        """Call the ``fwd`` of `defvjp`, or the bare function while there is none."""
-        if self._fwd is None:
-            return self.function(be, *arrays, **static), ()
-        return self._fwd(be, *arrays, **static)
+        """Call the bare function: there is no rule yet."""
+        return self.function(be, *arrays, **static), ()
 
-    def backward(self, be: Backend, residuals: Residuals, cotangent: Array, **static: Any) -> tuple[Array | None, ...]:
-        """Call the ``bwd`` of `defvjp`."""
-        if self._bwd is None:
-            raise GradientError(f"primitive {self.name!r} has no gradient rule: give it one with {self.name}.defvjp")
-        return self._bwd(be, residuals, cotangent, **static)
+    def backward(self, be: Backend, residuals: Residuals, cotangent: Array, **static: Any) -> tuple[Array | None, ...]:  # noqa: ARG002
+        """Raise: there is no rule yet."""
+        raise GradientError(f"primitive {self.name!r} has no gradient rule: give it one with {self.name}.defvjp")
 
 
 @overload

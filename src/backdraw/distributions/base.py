@@ -128,6 +128,12 @@ class Distribution:
         """``body(p, *arrays, **static)``, where p is this distribution or, one after the other, blocks of its rows."""
         return body(self, *arrays, **static)
 
+    def sample_with_mean(self, noise: Array) -> tuple[Array, Array]:
+        """`sample`, and the mean in float32 or wider; no gradients."""
+        be, p = self.backend, self.stopped()
+        wide: Any = p.replace(**{name: be.cast(x, be.wide(x.dtype)) for name, x in zip(p.parameters, p.params, strict=True)})
+        return p.sample(noise), wide.mean()  # type: ignore[attr-defined]
+
     def stopped(self) -> Self:
         """Return the distribution with constants for parameters."""
         be, values = self.backend, {name: getattr(self, name) for name in self.parameters}

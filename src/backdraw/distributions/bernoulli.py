@@ -155,9 +155,9 @@ class Bernoulli(Distribution):
         """Covariance of the bits whose mean is given, ``mean * (1 - mean)``, times c."""
         return c * (mean * (1.0 - mean))
 
-    def trapezoid(self, x: Array, c: Array) -> Array:
+    def trapezoid(self, mean: Array, x: Array, c: Array) -> Array:
         """Half the sum of the covariance and of ``(x - mean)**2``, times c: for bits, of half of ``|x - mean|``."""
-        return c * (0.5 * self.backend.xp.abs(x - self.mean()))
+        return c * (0.5 * self.backend.xp.abs(x - mean))
 
     def rowwise(self, body: Callable[..., Array], *arrays: Array, **static: Any) -> Array:
         """``body(p, *arrays, **static)``, where p are blocks of these bits."""

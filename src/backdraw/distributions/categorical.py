@@ -57,7 +57,9 @@ class Categorical(Distribution):
     parameters: ClassVar[tuple[str, ...]] = ("logits",)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "axis", check_rows(self.logits, self.axis, self.where))
+        axis = check_rows(self.logits, self.axis, self.where)
+        if axis != self.axis:
+            object.__setattr__(self, "axis", axis)
 
     @property
     def utilities(self) -> Array:
@@ -99,6 +101,14 @@ class Categorical(Distribution):
         with be.double():
             x = be.rowwise(simplex.inverse_cdf, logits, simplex.last(be, noise, self.axis))
         return simplex.unlast(be, x, self.axis)
+
+    def sample_with_mean(self, noise: Array) -> tuple[Array, Array]:
+        """`sample`, and the mean in float32 or wider, from one exponential a logit; no gradients."""
+        be = self.backend
+        logits = simplex.last(be, be.stop_gradient(self.utilities), self.axis)
+        with be.double():
+            pair = be.rowwise(simplex.drawn, logits, simplex.last(be, noise, self.axis))
+        return tuple(simplex.unlast(be, x, self.axis) for x in pair)
 
     def log_prob(self, x: Array) -> Array:
         """Log-probability of one-hot `x`, of the batch shape; differentiable in the logits and in x."""
@@ -208,10 +218,10 @@ class Categorical(Distribution):
         rows = (simplex.last(be, x, self.axis) for x in (mean, c))
         return simplex.unlast(be, be.softmax_vjp(*rows), self.axis)
 
-    def trapezoid(self, x: Array, c: Array) -> Array:
+    def trapezoid(self, mean: Array, x: Array, c: Array) -> Array:
         """Half the sum of the covariance and of ``(x - mean) (x - mean)^T``, times c."""
         be = self.backend
-        rows = (simplex.last(be, a, self.axis) for a in (self.mean(), x, c))
+        rows = (simplex.last(be, a, self.axis) for a in (mean, x, c))
         return simplex.unlast(be, simplex.trapezoid(be, *rows), self.axis)
 
     def rowwise(self, body: Callable[..., Array], *arrays: Array, **static: Any) -> Array:

@@ -22,6 +22,13 @@ def inverse_cdf(be: Backend, logits: Array, uniform: Array) -> Array:
     return be.one_hot(be.invert_cdf(be.weights(logits), uniform), logits.shape[-1], logits.dtype)
 
 
+def drawn(be: Backend, logits: Array, uniform: Array) -> tuple[Array, Array]:
+    """`inverse_cdf`, and the softmax."""
+    m = be.softmax(be.cast(logits, be.wide(logits.dtype)))
+    index = be.invert_cdf(be.cast(m, be.xp.float64), uniform)
+    return be.one_hot(index, logits.shape[-1], logits.dtype), m
+
+
 def normalize(be: Backend, y: Array, x: Array) -> Array:  # noqa: ARG001
     """Clip at zero and divide by the sum, which is at least 1: the drawn entry's."""
     clipped = be.at_least(y, 0.0)
@@ -140,13 +147,9 @@ def relaxed(be: Backend, logits: Array, noise: Array, *, axis: int, temperature:
 
 
 def _relaxed_fwd(be: Backend, logits: Array, noise: Array, *, axis: int, temperature: float, dtype: Any) -> tuple[Array, Any]:
-    rows = (last(be, be.cast(logits, noise.dtype), axis), last(be, noise, axis))
-    y = unlast(be, be.rowwise(_relaxed, *rows, temperature=temperature), axis)
+    u = last(be, be.cast(logits, noise.dtype), axis)
+    y = unlast(be, be.noisy_softmax(u, last(be, noise, axis), temperature), axis)
     return be.cast(y, dtype), (y, None if logits.dtype == y.dtype else logits)
-
-
-def _relaxed(be: Backend, logits: Array, noise: Array, *, temperature: float) -> Array:
-    return be.softmax(logits + noise, temperature)
 
 
 relaxed.defvjp(_relaxed_fwd, lambda be, residuals, g, **static: (*_softmax_vjp(be, residuals, g, **static), None))

@@ -12,7 +12,7 @@ from backdraw.primitive import Primitive, Residuals, primitive
 
 
 class OfRows(Primitive):
-    """A function of rows that gives one number each, computed in float32 or wider, with its gradients.
+    """A function of rows that gives one number each, computed in float64, as large logits may cancel; with its gradients.
 
     Parameters
     ----------
@@ -32,8 +32,9 @@ class OfRows(Primitive):
 
     def forward(self, be: Backend, *arrays: Array, **static: Any) -> tuple[Array, Residuals]:
         """Evaluate the function."""
-        rows = be.program(self.value, *widened(be, arrays), **static)
-        return be.cast(rows[..., 0], arrays[0].dtype), arrays
+        with be.double():
+            rows = be.program(self.value, *(be.cast(x, be.xp.float64) for x in arrays), **static)
+            return be.cast(rows[..., 0], arrays[0].dtype), arrays
 
     def backward(self, be: Backend, residuals: Residuals, cotangent: Array, **static: Any) -> tuple[Array | None, ...]:
         """Multiply with the gradients; x may have more samples in front than the logits."""

@@ -100,6 +100,7 @@ class GumbelRao(Primitive):
     """Forward the draw; backward the mean over the noises whose keys it is given."""
 
     name = "gumbel_rao"
+    loops = True
 
     def forward(self, be: Backend, x: Array, *arrays: Array, **static: Any) -> tuple[Array, Any]:  # noqa: ARG002
         """Return the draw as it is."""

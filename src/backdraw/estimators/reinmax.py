@@ -1,5 +1,6 @@
 """ReinMax: a vertex forward, Heun's second-order rule back."""
 
+import math
 from typing import Any
 
 from backdraw.backend import Array, Backend
@@ -8,6 +9,8 @@ from backdraw.estimators.arguments import as_distribution, check_positive
 from backdraw.estimators.registry import register
 from backdraw.estimators.surrogate import once
 from backdraw.primitive import Primitive
+
+_LARGE = 1 << 16  # elements
 
 
 @register(
@@ -76,7 +79,7 @@ def reinmax(dist: Distribution | Array, *, temperature: Any = 1.0, rng: Any = No
     p = as_distribution(dist, "reinmax", "sample", "mean", "covariance_product", "trapezoid")
     t = check_positive("temperature", temperature, p.backend, p.params[0])
     static = {"family": type(p), "plain": tuple(getattr(p, name) for name in p.plain)}
-    arrays = (p.sample(p.draw_noise(rng)), *(getattr(p, name) for name in p.arrays))
+    arrays = (*p.sample_with_mean(p.draw_noise(rng)), *(getattr(p, name) for name in p.arrays))
     if isinstance(t, float):
         return _reinmax(*arrays, **static, temperature=t)
     return _reinmax(*arrays, t, **static, temperature=None)
@@ -86,13 +89,13 @@ def _ones(be: Backend, x: Array) -> Array:  # noqa: ARG001
     return x > 0
 
 
-def heun(p: Any, ones: Array, c: Array, *traced: Array, temperature: float | None) -> Array:
-    """Return the gradient in the logits of p, for the draw x and the cotangent c."""
-    x = p.backend.xp.astype(ones, c.dtype)
+def heun(p: Any, x: Array, mean: Array, c: Array, *traced: Array, temperature: float | None) -> Array:
+    """Return the gradient in the logits of p, for the draw, the mean of p and the cotangent c."""
+    x = p.backend.cast(x, c.dtype)
     if temperature == 1.0:
-        return p.trapezoid(x, c)
+        return p.trapezoid(mean, x, c)
     m_t = p.mean(temperature=traced[0] if temperature is None else temperature)
-    return 2.0 * p.covariance_product((x + m_t) / 2.0, c) - p.covariance_product(p.mean(), c) / 2.0
+    return 2.0 * p.covariance_product((x + m_t) / 2.0, c) - p.covariance_product(mean, c) / 2.0
 
 
 class ReinMax(Primitive):
@@ -100,9 +103,10 @@ class ReinMax(Primitive):
 
     name = "reinmax"
 
-    def forward(self, be: Backend, x: Array, *arrays: Array, **static: Any) -> tuple[Array, Any]:  # noqa: ARG002
-        """Return the draw as it is, and keep its ones, which take a quarter of the memory."""
-        return x, (be.rowwise(_ones, x), *arrays)
+    def forward(self, be: Backend, x: Array, mean: Array, *arrays: Array, **static: Any) -> tuple[Array, Any]:  # noqa: ARG002
+        """Return the draw as it is; of a large one, keep bools, which take a quarter of the memory."""
+        kept = be.rowwise(_ones, x) if math.prod(x.shape) >= _LARGE else x
+        return x, (kept, mean, *arrays)
 
     def backward(  # type: ignore[override]  # the static arguments by name
         self,
@@ -115,14 +119,13 @@ class ReinMax(Primitive):
         temperature: float | None,
     ) -> tuple[Array | None, ...]:
         """Apply the rule, in float32 or wider."""
-        logits = residuals[1]
-        wide = be.wide(logits.dtype)
-        c, u = (be.cast(be.stop_gradient(a), wide) for a in (cotangent, logits))
-        others = [None if a is None else be.stop_gradient(a) for a in residuals[2:]]
+        x, mean, logits, *others = residuals
+        c, u = (be.cast(be.stop_gradient(a), mean.dtype) for a in (cotangent, logits))
+        others = [None if a is None else be.stop_gradient(a) for a in others]
         traced = [] if temperature is not None else [others.pop()]
         p = family.rebuild((u, *others), plain)
-        grad = be.cast(p.rowwise(heun, residuals[0], c, *traced, temperature=temperature), logits.dtype)
-        return (None, once(be, grad, cotangent, logits, estimator=self.name), *(None for _ in residuals[2:]))
+        grad = be.cast(p.rowwise(heun, x, mean, c, *traced, temperature=temperature), logits.dtype)
+        return (None, None, once(be, grad, cotangent, logits, estimator=self.name), *(None for _ in residuals[3:]))
 
 
 _reinmax = ReinMax()
