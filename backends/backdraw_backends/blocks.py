@@ -72,20 +72,28 @@ def run(task: Callable[[int], None], count: int, threads: int) -> None:
     list(_pool.map(work, range(workers)))
 
 
-def map_rows(body: Callable[..., Any], arrays: tuple[np.ndarray, ...]) -> Any:
-    """``body(*arrays)`` for a body that treats the rows along the last axis one by one, block by block."""
+def _steps(arrays: tuple[np.ndarray, ...]) -> tuple[tuple[np.ndarray, ...], int, int] | None:
+    """Return arrays to be cut along their first axis, the length of a piece, and the threads; None where one piece will do."""
     first = arrays[0]
     lead = first.shape[:-1]
     if first.size < 2 * BLOCK or first.ndim < 2 or any(a.shape[:-1] != lead for a in arrays):
-        return body(*arrays)
+        return None
     if all(a.flags.c_contiguous for a in arrays):
         arrays = tuple(a.reshape(-1, a.shape[-1]) for a in arrays)
-    n = arrays[0].shape[0]
     threads = allowed_threads() if first.size >= MANY else 1
     size = BLOCK if threads == 1 else min(WIDE, -(-first.size // threads))
     if threads > 1:  # what takes three arrays has more temporaries, which the allocator then fetches and drops every time
         size //= max(1, sum(a.size for a in arrays) // first.size - 1)
-    step = max(1, size * n // first.size)
+    return arrays, max(1, size * arrays[0].shape[0] // first.size), threads
+
+
+def map_rows(body: Callable[..., Any], arrays: tuple[np.ndarray, ...]) -> Any:
+    """``body(*arrays)`` for a body that treats the rows along the last axis one by one, block by block."""
+    lead, found = arrays[0].shape[:-1], _steps(arrays)
+    if found is None:
+        return body(*arrays)
+    arrays, step, threads = found
+    n = arrays[0].shape[0]
     sample = body(*(a[:1] for a in arrays))  # says what the body returns: an array, or a tuple of them
     several = isinstance(sample, tuple)
     outs = [np.empty((n, *y.shape[1:]), y.dtype) for y in (sample if several else (sample,))]
@@ -99,6 +107,23 @@ def map_rows(body: Callable[..., Any], arrays: tuple[np.ndarray, ...]) -> Any:
     run(task, -(-n // step), threads)
     shaped = tuple(out.reshape(*lead, out.shape[-1]) for out in outs)
     return shaped if several else shaped[0]
+
+
+def fill_rows(body: Callable[..., Any], out: np.ndarray | None, arrays: tuple[np.ndarray, ...]) -> np.ndarray:
+    """`map_rows` for a body that sets `out`, of the first array's shape, or fresh memory where that is None."""
+    if out is None:
+        out = np.empty(arrays[0].shape, np.result_type(*arrays))
+    found = _steps((*arrays, out))
+    if found is None:
+        return np.asarray(body(*arrays, out=out))
+    (*pieces, target), step, threads = found
+
+    def task(i: int) -> None:
+        here = slice(i * step, (i + 1) * step)
+        body(*(a[here] for a in pieces), out=target[here])
+
+    run(task, -(-target.shape[0] // step), threads)
+    return out
 
 
 def sum_slices(body: Callable[..., Any], arrays: tuple[np.ndarray, ...]) -> Any:

@@ -148,25 +148,28 @@ class NumPyBackend(StandardBackend):
 
     def softmax(self, x: Array, temperature: float = 1.0) -> Array:
         """Softmax of ``x / temperature``, in place on each block."""
-        if x.size < blocks.BLOCK:
-            return _quietly(_softmax, self, self.raw(x), temperature=temperature)
-        return self.rowwise(_softmax, x, temperature=temperature)
+        return self._filled(_softmax, None, x, temperature=temperature)
 
     def noisy_softmax(self, x: Array, noise: Array, temperature: float) -> Array:
-        """Likewise."""
-        if x.size < blocks.BLOCK:
-            return _quietly(_noisy_softmax, self, self.raw(x), self.raw(noise), temperature=temperature)
-        return self.rowwise(_noisy_softmax, x, noise, temperature=temperature)
+        """Likewise, in the memory of the noise where it has rows."""
+        noise = self.raw(noise)
+        return self._filled(_noisy_softmax, noise if noise.flags.carray else None, x, noise, temperature=temperature)
 
     def softmax_vjp(self, y: Array, g: Array, temperature: float = 1.0) -> Array:
         """Pull a cotangent back, in place on each block."""
-        if y.size < blocks.BLOCK:
-            return _softmax_vjp(self, self.raw(y), self.raw(g), temperature=temperature)
-        return self.rowwise(_softmax_vjp, y, g, temperature=temperature)
+        return self._filled(_softmax_vjp, None, y, g, temperature=temperature)
+
+    def _filled(self, body: Callable[..., Array], out: np.ndarray | None, *arrays: Array, **static: Any) -> Array:
+        plain = tuple([x if type(x) is np.ndarray else self.raw(x) for x in arrays])
+        if plain[0].size < blocks.BLOCK:
+            return _quietly(body, self, *plain, out=out, **static)
+        return blocks.fill_rows(lambda *parts, out: _quietly(body, self, *parts, out=out, **static), out, plain)
 
     def hardmax(self, x: Array) -> Array:
         """Set the ones among zeros that are never written."""
-        return self.rowwise(_hardmax, x)
+        if x.size < blocks.MANY or x.shape[-1] < _SHORT:
+            return self.rowwise(_hardmax, x)
+        return self.one_hot(self.rowwise(_argmax, x)[..., 0], x.shape[-1], x.dtype)
 
     def is_floating(self, dtype: Any) -> bool:
         """Look at the kind."""
@@ -290,12 +293,19 @@ def _hardmax(be: NumPyBackend, x: np.ndarray) -> np.ndarray:  # noqa: ARG001
     return out
 
 
-def _softmax(be: NumPyBackend, x: np.ndarray, *, temperature: float) -> np.ndarray:
-    return _shifted_softmax(x - _top(be, x), temperature)
+def _argmax(be: NumPyBackend, x: np.ndarray) -> np.ndarray:  # noqa: ARG001
+    index = x.argmax(-1, keepdims=True)
+    return np.where(np.take_along_axis(x, index, -1) == -np.inf, x.shape[-1], index)
 
 
-def _noisy_softmax(be: NumPyBackend, x: np.ndarray, noise: np.ndarray, *, temperature: float) -> np.ndarray:
-    z = x + noise
+def _softmax(be: NumPyBackend, x: np.ndarray, *, out: np.ndarray | None, temperature: float) -> np.ndarray:
+    return _shifted_softmax(np.subtract(x, _top(be, x), out), temperature)
+
+
+def _noisy_softmax(
+    be: NumPyBackend, x: np.ndarray, noise: np.ndarray, *, out: np.ndarray | None, temperature: float
+) -> np.ndarray:
+    z = np.add(x, noise, out)
     z -= _top(be, z)
     return _shifted_softmax(z, temperature)
 
@@ -313,9 +323,16 @@ def _shifted_softmax(z: np.ndarray, temperature: float) -> np.ndarray:
     return z
 
 
-def _softmax_vjp(be: NumPyBackend, y: np.ndarray, g: np.ndarray, *, temperature: float) -> np.ndarray:  # noqa: ARG001
+def _softmax_vjp(
+    be: NumPyBackend,  # noqa: ARG001
+    y: np.ndarray,
+    g: np.ndarray,
+    *,
+    out: np.ndarray | None,
+    temperature: float,
+) -> np.ndarray:
     few = y.size < _MANY or y.shape[-1] < _SHORT // 2
-    back = g - (_sum_rows(y * g) if few else np.vecdot(y, g)[..., np.newaxis])
+    back = np.subtract(g, _sum_rows(y * g) if few else np.vecdot(y, g)[..., np.newaxis], out)
     back *= y
     if temperature != 1.0:
         back /= temperature

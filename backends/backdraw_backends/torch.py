@@ -134,6 +134,12 @@ class TorchBackend(Backend):
         seen = y.detach() if y.numel() < _WORDS else y.detach()[..., 0]
         return y if seen.equal(seen) else super().softmax(x, temperature)
 
+    def noisy_softmax(self, x: Array, noise: Array, temperature: float) -> Array:
+        """Likewise."""
+        if _numpy_wins(x) and free((x, noise)):
+            return by_numpy(on_numpy.noisy_softmax, x, noise, temperature=temperature)
+        return self.softmax(x + noise, temperature)
+
     def hardmax(self, x: Array) -> Array:
         """Torch's own kernels; NumPy's where faster."""
         if x.numel() >= _ROWS and free((x,)):

@@ -196,7 +196,7 @@ class Backend(ABC):
         return self.rowwise(_softmax, x, temperature=temperature)
 
     def noisy_softmax(self, x: Array, noise: Array, temperature: float) -> Array:
-        """`softmax` of ``x + noise``."""
+        """`softmax` of ``x + noise``, where the noise belongs to nobody: its memory may be used."""
         return self.rowwise(_noisy_softmax, x, noise, temperature=temperature)
 
     def softmax_vjp(self, y: Array, g: Array, temperature: float = 1.0) -> Array:

@@ -142,7 +142,7 @@ softmax.defvjp(_softmax_fwd, _softmax_vjp)
 
 @primitive(native=True, rows=True)
 def relaxed(be: Backend, logits: Array, noise: Array, *, axis: int, temperature: float, dtype: Any) -> Array:
-    """Softmax of (logits + noise) / temperature along an axis, rounded to a dtype."""
+    """Softmax of (logits + noise) / temperature along an axis, rounded to a dtype; the noise's memory may be used."""
     return _relaxed_fwd(be, logits, noise, axis=axis, temperature=temperature, dtype=dtype)[0]
 
 
