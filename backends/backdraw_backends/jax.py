@@ -147,8 +147,9 @@ class JaxBackend(Backend):
 
     def invert_cdf(self, weights: Array, uniform: Array) -> Array:
         """Do as the base class, on edges that no empty interval moves: XLA sums in parallel, and its last bits vary."""
-        edges = jax.lax.cummax(jnp.where(weights > 0, self.cumsum(weights), 0.0), axis=weights.ndim - 1)
-        return jnp.count_nonzero(edges <= uniform * edges[..., -1:], axis=-1)
+        sums = self.cumsum(weights.astype(jnp.float64))
+        edges = jax.lax.cummax(jnp.where(weights > 0, sums, 0.0), axis=weights.ndim - 1)
+        return jnp.count_nonzero(edges <= uniform * edges[..., -1:], axis=-1, keepdims=True)
 
     def top_k(self, x: Array, k: int) -> tuple[Array, Array]:
         """XLA's own."""

@@ -183,7 +183,7 @@ class TorchBackend(Backend):
 
     def weights(self, x: Array) -> Array:
         """Return the softmax, by torch's own kernel."""
-        return self.softmax(self.cast(x, self.wide(x.dtype))).to(torch.float64)
+        return self.softmax(self.cast(x, self.wide(x.dtype)))
 
     def invert_cdf(self, weights: Array, uniform: Array) -> Array:
         """Search the running sums, by torch's own kernel."""
@@ -191,18 +191,18 @@ class TorchBackend(Backend):
         rows = weights.shape[:-1]
         if torch.compiler.is_compiling() or transforms_active() or extra < 0 or uniform.shape[extra:-1] != rows:
             return super().invert_cdf(weights, uniform)
-        edges = weights.cumsum(-1)
+        edges = weights.cumsum(-1, dtype=torch.float64)
         aim = uniform * edges[..., -1:]
         if extra == 0:
-            return torch.searchsorted(edges, aim, right=True)[..., 0]
+            return torch.searchsorted(edges, aim, right=True)
         aim = aim.reshape(-1, *rows).movedim(0, -1).contiguous()
-        return torch.searchsorted(edges, aim, right=True).movedim(-1, 0).reshape(uniform.shape[:-1])
+        return torch.searchsorted(edges, aim, right=True).movedim(-1, 0).reshape(uniform.shape)
 
     def one_hot(self, index: Array, n: int, dtype: Any) -> Array:
         """Set the ones among zeros."""
         if index.is_cpu and not (torch.compiler.is_compiling() or transforms_active()):
             with suppress(RuntimeError):  # where an index is n
-                return torch.zeros((*index.shape, n), dtype=dtype).scatter_(-1, index[..., None], 1.0)
+                return torch.zeros((*index.shape[:-1], n), dtype=dtype).scatter_(-1, index, 1.0)
         return super().one_hot(index, n, dtype)
 
     def top_k(self, x: Array, k: int) -> tuple[Array, Array]:

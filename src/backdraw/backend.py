@@ -234,14 +234,15 @@ class Backend(ABC):
         return self.xp.concat([self.xp.zeros_like(x[..., :1]), self.cumsum(x)[..., :-1]], axis=-1)
 
     def weights(self, x: Array) -> Array:
-        """``exp(x - max(x))`` along the last axis, as float64, for exact sums; a row of -inf alone gives zeros."""
-        wide = self.cast(x, self.wide(x.dtype))  # float64 exponentials of float32 numbers cost much and tell no more
-        return self.cast(self.xp.exp(wide - self.at_least(self.row_max(wide), self.lowest(x))), self.xp.float64)
+        """``exp(x - max(x))`` along the last axis, or a multiple of it; a row of -inf alone gives zeros."""
+        wide = self.cast(x, self.wide(x.dtype))
+        return self.xp.exp(wide - self.at_least(self.row_max(wide), self.lowest(x)))
 
     def invert_cdf(self, weights: Array, uniform: Array) -> Array:
-        """Return whose interval of the weights' running sum holds the uniform times their total; n where all n are 0."""
-        edges = self.cumsum(weights)
-        return self.xp.count_nonzero(edges <= uniform * edges[..., -1:], axis=-1)
+        """Index, on an axis of size 1, of whose interval of the weights' running sum holds the uniform times their total."""
+        # Sums in float64, whatever the weights; n where all n are 0.
+        edges = self.cumsum(self.cast(weights, self.xp.float64))
+        return self.xp.count_nonzero(edges <= uniform * edges[..., -1:], axis=-1, keepdims=True)
 
     def sigmoid(self, x: Array, temperature: float = 1.0) -> Array:
         """``1 / (1 + exp(-x / temperature))`` without overflow."""
@@ -254,10 +255,9 @@ class Backend(ABC):
         return self.xp.where(x < 0, x, 0.0) - self.xp.log1p(self.xp.exp(-self.xp.abs(x)))
 
     def one_hot(self, index: Array, n: int, dtype: Any) -> Array:
-        """Append an axis of length `n` that is 1 at `index` and 0 elsewhere; an index of `n` gives zeros."""
-        xp = self.xp
-        places = xp.arange(n, dtype=index.dtype, device=self.device(index))
-        return xp.astype(xp.expand_dims(index, axis=-1) == places, dtype)
+        """Make a last axis of size 1 one of length `n` that is 1 at `index` and 0 elsewhere; an index of `n` gives zeros."""
+        places = self.xp.arange(n, dtype=index.dtype, device=self.device(index))
+        return self.xp.astype(index == places, dtype)
 
     def top_k(self, x: Array, k: int) -> tuple[Array, Array]:
         """Return the `k` largest values along the last axis, in descending order, and their indices."""
@@ -297,7 +297,7 @@ def _noisy_softmax(be: Backend, x: Array, noise: Array, *, temperature: float) -
 
 def _hardmax(be: Backend, x: Array) -> Array:
     xp, n = be.xp, x.shape[-1]
-    index = xp.where(be.row_max(x)[..., 0] == -xp.inf, n, xp.argmax(x, axis=-1))
+    index = xp.where(be.row_max(x) == -xp.inf, n, xp.argmax(x, axis=-1, keepdims=True))
     return be.one_hot(index, n, x.dtype)
 
 

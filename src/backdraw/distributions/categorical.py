@@ -99,16 +99,21 @@ class Categorical(Distribution):
         be = self.backend
         logits = simplex.last(be, be.stop_gradient(self.utilities), self.axis)
         with be.double():
-            x = be.rowwise(simplex.inverse_cdf, logits, simplex.last(be, noise, self.axis))
-        return simplex.unlast(be, x, self.axis)
+            index = be.rowwise(simplex.inverse_cdf, logits, simplex.last(be, noise, self.axis))
+            return self._one_hot(index)
 
     def sample_with_mean(self, noise: Array) -> tuple[Array, Array]:
         """`sample`, and the mean in float32 or wider, from one exponential a logit; no gradients."""
         be = self.backend
         logits = simplex.last(be, be.stop_gradient(self.utilities), self.axis)
         with be.double():
-            pair = be.rowwise(simplex.drawn, logits, simplex.last(be, noise, self.axis))
-        return tuple(simplex.unlast(be, x, self.axis) for x in pair)
+            index, mean = be.rowwise(simplex.drawn, logits, simplex.last(be, noise, self.axis))
+            return self._one_hot(index), simplex.unlast(be, mean, self.axis)
+
+    def _one_hot(self, index: Array) -> Array:
+        be = self.backend
+        x = be.one_hot(index, self.logits.shape[self.axis], self.logits.dtype)
+        return simplex.unlast(be, x, self.axis)
 
     def log_prob(self, x: Array) -> Array:
         """Log-probability of one-hot `x`, of the batch shape; differentiable in the logits and in x."""

@@ -56,7 +56,7 @@ def first(be: Backend, u: Array, k: int) -> Array:
     xp, n = be.xp, u.shape[-1]
     order = _order(be, u, k)
     live = be.gather(u, order) > -xp.inf
-    return be.one_hot(xp.where(live, order, n), n, u.dtype)
+    return be.one_hot(xp.where(live, order, n)[..., None], n, u.dtype)
 
 
 def _order(be: Backend, u: Array, k: int) -> Array:
@@ -127,7 +127,7 @@ def _relaxed_sort_bwd(
         if regularizer == "softsort":  # of -|s_order(i) - s_j|
             order = _order(be, u, k)
             pull = h * _signs(be, _differences(be.gather(s, order), s))
-            back = pull - be.row_sum(pull) * be.one_hot(order, u.shape[-1], y.dtype)
+            back = pull - be.row_sum(pull) * be.one_hot(order[..., None], u.shape[-1], y.dtype)
             back = xp.sum(back, axis=-2)
         else:  # of (n + 1 - 2 i) s_j - sum_l |s_j - s_l|
             c = xp.sum(h, axis=-2)

@@ -193,5 +193,5 @@ def best(be: Backend, u: Array, w: Array) -> Array:
         path = state[None, ...]
         if following is not None:
             path = markov.run(be, state, lambda s, table: be.gather(table, s), following)
-        path = xp.where(be.row_max(v)[None, ...] == -xp.inf, n, path)[..., 0]
+        path = xp.where(be.row_max(v)[None, ...] == -xp.inf, n, path)
         return be.cast(markov.from_front(be, be.one_hot(path, n, a.dtype), 2), u.dtype)

@@ -18,15 +18,14 @@ def unlast(be: Backend, x: Array, axis: int) -> Array:
 
 
 def inverse_cdf(be: Backend, logits: Array, uniform: Array) -> Array:
-    """One-hot of the category whose interval of the cumulative sum holds the uniform."""
-    return be.one_hot(be.invert_cdf(be.weights(logits), uniform), logits.shape[-1], logits.dtype)
+    """Index of the category whose interval of the cumulative sum holds the uniform."""
+    return be.invert_cdf(be.weights(logits), uniform)
 
 
 def drawn(be: Backend, logits: Array, uniform: Array) -> tuple[Array, Array]:
     """`inverse_cdf`, and the softmax."""
     m = be.softmax(be.cast(logits, be.wide(logits.dtype)))
-    index = be.invert_cdf(be.cast(m, be.xp.float64), uniform)
-    return be.one_hot(index, logits.shape[-1], logits.dtype), m
+    return be.invert_cdf(m, uniform), m
 
 
 def normalize(be: Backend, y: Array, x: Array) -> Array:  # noqa: ARG001

@@ -161,7 +161,7 @@ def _chances_vjp(be: Backend, residuals: Any, g: Array) -> tuple[Array, None]:
 
 def indicators(be: Backend, members: Array, n: int, dtype: Any) -> Array:
     """Return the subsets of these members as vectors, shape ``(subsets, n)``."""
-    return be.xp.sum(be.one_hot(members, n, dtype), axis=-2)
+    return be.xp.sum(be.one_hot(members[..., None], n, dtype), axis=-2)
 
 
 chances.defvjp(_chances_fwd, _chances_vjp)

@@ -190,7 +190,7 @@ def draw_parents(be: Backend, logits: Array, log_rows: Array, log_columns: Array
         through = some & (u * (1.0 + xp.sum(before, axis=-2) + xp.exp(own - base)) < 1.0)
         weights = xp.where(leads_to_root(be, parents, through) & (places < k), row_of(be, rows, k), -xp.inf)
         weights = xp.exp(weights - be.at_least(be.row_max(weights), be.lowest(weights)))
-        chosen = xp.expand_dims(be.invert_cdf(weights, xp.take(u, k, axis=-1)), axis=-1)
+        chosen = be.invert_cdf(weights, xp.take(u, k, axis=-1))
         return with_parent(be, parents, k, chosen, through), None
 
     start = xp.zeros(size[:-1], dtype=places.dtype, device=be.device(logits))

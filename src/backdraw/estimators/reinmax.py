@@ -10,7 +10,7 @@ from backdraw.estimators.registry import register
 from backdraw.estimators.surrogate import once
 from backdraw.primitive import Primitive
 
-_LARGE = 1 << 16  # elements
+_LARGE = 1 << 20  # elements
 
 
 @register(
