@@ -143,17 +143,10 @@ def little_noise(kind: str, rng: np.random.Generator, shape: tuple[int, ...], dt
         return None
     if kind == "normal":
         return rng.standard_normal(shape, dtype)
-    return of_fractions(kind, rng.random((1, *shape), dtype))
-
-
-def of_fractions(kind: str, u: np.ndarray) -> np.ndarray:
-    """Noise of uniforms in [0, 1), multiples of 2**-24 or, in float64, of 2**-53: a plane each, whose memory is used."""
-    np.maximum(u, 2.0**-54 if u.dtype == np.float64 else 2.0**-25, out=u)
-    if kind not in ("exponential", "gumbel"):
-        return TRANSFORMS[kind][1](_InPlace, *u)
-    u = u[0]  # as fine-grained near 1 as near 0: that spares log1p
-    np.negative(np.log(u, u), u)
-    return u if kind == "exponential" else np.negative(np.log(u, u), u)
+    # In float64: uniforms of float32 have 24 bits, and their Gumbels would end at 16.6. Near 1, that spares log1p.
+    e = np.maximum(rng.random(shape), 2.0**-54)
+    np.negative(np.log(e, e), e)
+    return (e if kind == "exponential" else np.negative(np.log(e, e), e)).astype(dtype, copy=False)
 
 
 def _uniform(words: np.ndarray, out: np.ndarray) -> np.ndarray:

@@ -10,6 +10,8 @@ import array_api_compat.torch as xp
 import numpy as np
 import torch
 from torch._C import _are_functorch_transforms_active as transforms_active
+from torch._C._functorch import unwrap_if_dead
+from torch.utils._python_dispatch import is_in_torch_dispatch_mode
 
 from backdraw.backend import Array, Backend
 from backdraw.errors import InvalidValueError
@@ -18,7 +20,17 @@ from backdraw.random import TRANSFORMS, Key, uniform_of_words, words, wrong_rng
 from backdraw.threefry import MASK, threefry2x32
 from backdraw_backends import host_noise, torch_host
 from backdraw_backends.numpy import backend as on_numpy
-from backdraw_backends.torch_by_numpy import NUMPY, ByNumPy, by_numpy, free, on_host, present, recorded
+from backdraw_backends.torch_by_numpy import (
+    NUMPY,
+    ByNumPy,
+    by_numpy,
+    free,
+    in_dual_level,
+    on_host,
+    present,
+    recorded,
+    watched,
+)
 from backdraw_backends.torch_function import Apply, ApplyForward, apply_eagerly
 
 _WORDS = 1 << 13  # elements: from here on NumPy's generators pay for their seeding
@@ -46,10 +58,9 @@ class TorchBackend(Backend):
     def apply(self, primitive: Primitive, arrays: tuple[Array, ...], static: dict[str, Any]) -> Array:
         """Leave true derivatives to torch, unless the rule is faster; give other rules by the autograd.Function."""
         compiling = torch.compiler.is_compiling()
-        if primitive.native and not (compiling and primitive.rows):  # the rule has fewer passes over rows to compile
-            x = arrays[0]
-            if not ((_numpy_wins(x) if primitive.rows else x.numel() >= _ROWS) and on_host(arrays)):
-                return primitive.forward(self, *arrays, **static)[0]
+        by_rule = compiling and primitive.rows  # the rule has fewer passes over rows to compile
+        if primitive.native and not by_rule and not (_numpy_wins(arrays[0], rows=primitive.rows) and on_host(arrays)):
+            return primitive.forward(self, *arrays, **static)[0]
         if primitive.loops and on_host(present(arrays)) and static.get("dtype", torch.float64) in NUMPY:
             primitive = ByNumPy(primitive)
         arguments = (self, primitive, tuple(static.items()), *arrays)
@@ -57,11 +68,11 @@ class TorchBackend(Backend):
             if not recorded(arrays):  # dynamo's own way there fails on a setup_context
                 return primitive.forward(self, *arrays, **static)[0]
             return Apply.apply(*arguments)[0]
-        return ApplyForward.apply(*arguments)[0] if transforms_active() else apply_eagerly(*arguments)[0]
+        return (ApplyForward.apply if transforms_active() or in_dual_level() else apply_eagerly)(*arguments)[0]
 
     def surrogate(self, primitive: Primitive, hard: Array, soft: Array) -> Array:
         """Take a copy of `soft` and set its data: a quarter of what an autograd.Function costs, where that is the cost."""
-        if torch.compiler.is_compiling() or soft.numel() >= _ROWS or transforms_active():
+        if watched() or soft.numel() >= _ROWS:
             return self.apply(primitive, (hard, soft), {})
         out = soft.clone()
         out.data = hard
@@ -73,10 +84,14 @@ class TorchBackend(Backend):
 
     def vjp(self, fn: Callable[..., Any], arrays: tuple[Array, ...]) -> tuple[Any, Callable[[Any], tuple[Array, ...]]]:
         """Differentiate by torch.func; by autograd, which costs less, where nothing outside is recorded."""
-        if not (torch.is_grad_enabled() or torch.compiler.is_compiling() or transforms_active()):
+        if not (watched() or torch.is_grad_enabled() or torch.is_inference_mode_enabled()):
             return _plain_vjp(fn, arrays)
         out, pullback = torch.func.vjp(fn, *arrays)
         return out, lambda cotangent: pullback(cotangent)
+
+    def outside(self, x: Array) -> Array:
+        """Take off the wrapper of a level of torch.func that has ended, which would claim to require a gradient."""
+        return unwrap_if_dead(x)
 
     def detached(self) -> AbstractContextManager[Any]:
         """Record no graph for what the function closes over."""
@@ -102,7 +117,7 @@ class TorchBackend(Backend):
 
     def refuses_second_derivatives(self) -> bool:
         """Say yes under torch.compile, whose backward graphs cannot be differentiated, and where nothing is recorded."""
-        return torch.compiler.is_compiling() or not (torch.is_grad_enabled() or transforms_active() or _in_dual_level())
+        return torch.compiler.is_compiling() or not (torch.is_grad_enabled() or transforms_active() or in_dual_level())
 
     def rowwise(self, body: Callable[..., Array], *arrays: Array, **static: Any) -> Array:
         """Run the body, by NumPy where that is faster."""
@@ -112,8 +127,8 @@ class TorchBackend(Backend):
 
     def add_to(self, fresh: Array, x: Array) -> Array:
         """Add in place where torch does not watch."""
-        large = fresh.numel() >= _ROWS and free((fresh, x))
-        return by_numpy(on_numpy.add_to, fresh, x) if large else fresh + x
+        large = _numpy_wins(fresh, rows=False) and free((fresh, x))
+        return by_numpy(on_numpy.add_to, fresh, x) if large else fresh + self.cast(x, fresh.dtype)
 
     def row_max(self, x: Array) -> Array:
         """Torch's own kernel."""
@@ -127,7 +142,7 @@ class TorchBackend(Backend):
         """Torch's own kernel where its result is a number, the shifted form where it is not; NumPy's where faster."""
         if _numpy_wins(x) and free((x,)):
             return by_numpy(on_numpy.softmax, x, temperature=temperature)
-        if torch.compiler.is_compiling() or x.device.type != "cpu" or transforms_active():
+        if not on_host((x,)):
             return super().softmax(x, temperature)
         y = torch.softmax(x if temperature == 1.0 else x / temperature, -1)
         # Equal to itself, but for a NaN: a row of -inf alone, or finite logits too large to divide. It fills the whole row.
@@ -142,10 +157,10 @@ class TorchBackend(Backend):
 
     def hardmax(self, x: Array) -> Array:
         """Torch's own kernels; NumPy's where faster."""
-        if x.numel() >= _ROWS and free((x,)):
-            return by_numpy(on_numpy.hardmax, x)
-        if torch.compiler.is_compiling() or transforms_active():  # vmap has no rule for this scatter
+        if not free((x,)):
             return super().hardmax(x)
+        if _numpy_wins(x, rows=False):
+            return by_numpy(on_numpy.hardmax, x)
         index = x.argmax(-1, keepdim=True)
         top = x.gather(-1, index)
         top -= top.clone()  # a NaN where it is infinite
@@ -189,7 +204,7 @@ class TorchBackend(Backend):
         """Search the running sums, by torch's own kernel."""
         extra = uniform.ndim - weights.ndim  # samples in front
         rows = weights.shape[:-1]
-        if torch.compiler.is_compiling() or transforms_active() or extra < 0 or uniform.shape[extra:-1] != rows:
+        if watched() or extra < 0 or uniform.shape[extra:-1] != rows:
             return super().invert_cdf(weights, uniform)
         edges = weights.cumsum(-1, dtype=torch.float64)
         aim = uniform * edges[..., -1:]
@@ -200,7 +215,7 @@ class TorchBackend(Backend):
 
     def one_hot(self, index: Array, n: int, dtype: Any) -> Array:
         """Set the ones among zeros."""
-        if index.is_cpu and not (torch.compiler.is_compiling() or transforms_active()):
+        if free((index,)):
             with suppress(RuntimeError):  # where an index is n
                 return torch.zeros((*index.shape[:-1], n), dtype=dtype).scatter_(-1, index, 1.0)
         return super().one_hot(index, n, dtype)
@@ -213,7 +228,7 @@ class TorchBackend(Backend):
         """Noise from torch's generators or a key."""
         planes, transform = TRANSFORMS[kind]
         n = math.prod(shape)
-        eager = device.type == "cpu" and not torch.compiler.is_compiling()
+        eager = device.type == "cpu" and not torch.compiler.is_compiling() and not is_in_torch_dispatch_mode()
         if isinstance(rng, Key):
             if eager and isinstance(rng.high, int):
                 return self._host_noise(kind, host_noise.key_source(rng), shape, dtype)
@@ -226,18 +241,19 @@ class TorchBackend(Backend):
             words = torch.randint(0, 1 << 32, (planes, *shape), device=device, **source)
             return transform(torch, *uniform_of_words(self, words, dtype).unbind())
         if n >= _WORDS:
-            seed = torch.randint(0, 1 << 32, (4,), generator=generator).tolist()
+            seed = torch.randint(0, 1 << 32, (4,), generator=generator, device=device).tolist()
             return self._host_noise(kind, host_noise.seeded_source(seed), shape, dtype)
         if kind == "normal":
-            return torch.randn(shape, generator=generator, dtype=dtype)
-        if kind == "uniform" and dtype == torch.float64:
-            return torch.rand(shape, generator=generator, dtype=dtype).clamp_min_(2.0**-54)
-        if dtype == torch.float32 and kind in ("exponential", "gumbel"):
-            e = torch.rand(shape, generator=generator).clamp_min_(2.0**-25).log_().neg_()
-            return e if kind == "exponential" else e.log_().neg_()
-        # Few elements: the calls are what it costs, and NumPy's cost less.
-        u = torch.rand((planes, *shape), generator=generator, dtype=torch.float64).numpy()
-        return torch.from_numpy(host_noise.of_fractions(kind, u)).to(dtype)
+            return torch.randn(shape, generator=generator, dtype=dtype, device=device)
+        # Few elements: what the calls cost counts. Of float32 uniforms, with their 24 bits, the Gumbels would end at 16.6.
+        u = torch.rand(shape if planes == 1 else (planes, *shape), generator=generator, dtype=torch.float64, device=device)
+        u.clamp_min_(2.0**-54)
+        if kind not in ("uniform", "exponential", "gumbel"):
+            return transform(torch, *(u.unbind() if planes > 1 else (u,))).to(dtype)
+        if kind == "uniform":
+            return u.to(dtype)
+        e = u.log_().neg_().to(dtype)
+        return e if kind == "exponential" else e.log_().neg_()
 
     def words(self, rng: Any, n: int, device: Any) -> Array:
         """Words of torch's generators or a key, in int64: torch has no arithmetic on uint32."""
@@ -280,14 +296,12 @@ def _plain_vjp(fn: Callable[..., Any], arrays: tuple[Array, ...]) -> tuple[Any, 
     return (detached if several else detached[0]), pullback
 
 
-def _numpy_wins(x: Array) -> bool:
-    """Whether NumPy is faster at the rows of an array: if they are many, or short and not few."""
+def _numpy_wins(x: Array, *, rows: bool = True) -> bool:
+    """Whether NumPy is faster: if there are many elements or, at `rows`, if they are short and not few."""
+    if watched():  # sizes may be symbols
+        return False
     n = x.numel()
-    return n >= _WORDS and (n >= _ROWS or x.shape[-1] < _SHORT)
-
-
-def _in_dual_level() -> bool:
-    return torch.autograd.forward_ad._current_level >= 0
+    return n >= _WORDS and (n >= _ROWS or (rows and x.shape[-1] < _SHORT))
 
 
 def _generator(rng: Any, device: Any) -> torch.Generator | None:

@@ -6,6 +6,8 @@ from typing import Any
 import numpy as np
 import torch
 from torch._C import _are_functorch_transforms_active as transforms_active
+from torch._C._functorch import is_legacy_batchedtensor as is_legacy_batched
+from torch.utils._python_dispatch import is_in_torch_dispatch_mode
 
 from backdraw.backend import Array, Backend
 from backdraw.primitive import Primitive
@@ -13,6 +15,7 @@ from backdraw_backends.blocks import limit_threads
 from backdraw_backends.numpy import backend as on_numpy
 
 _HOSTED = (torch.float32, torch.float64, torch.int64, torch.bool)  # dtypes that NumPy has too, and computes well in
+_PLAIN = (torch.Tensor, torch.nn.Parameter)
 NUMPY = {torch.float32: np.dtype("float32"), torch.float64: np.dtype("float64")}
 
 
@@ -25,17 +28,34 @@ def recorded(arrays: tuple[Array, ...]) -> bool:
     return False
 
 
+def watched() -> bool:
+    """Whether torch traces or transforms what runs: by torch.compile, torch.func, forward mode or a dispatch mode."""
+    return (
+        torch.compiler.is_compiling()
+        or transforms_active()
+        or torch.autograd.forward_ad._current_level >= 0
+        or is_in_torch_dispatch_mode()
+    )
+
+
+def in_dual_level() -> bool:
+    """Whether forward mode is on."""
+    return torch.autograd.forward_ad._current_level >= 0
+
+
 def on_host(arrays: tuple[Array, ...]) -> bool:
     """Whether these are plain CPU tensors of a dtype that NumPy has."""
+    if watched():  # first: there sizes may be symbols
+        return False
     for x in arrays:  # a loop: all() of a generator costs twice as much, and this runs before every operation
-        if x is None or x.dtype not in _HOSTED or not x.is_cpu:
+        if x is None or x.dtype not in _HOSTED or not x.is_cpu or type(x) not in _PLAIN or x.is_neg() or is_legacy_batched(x):
             return False
-    return not (torch.compiler.is_compiling() or transforms_active())
+    return True
 
 
 def free(arrays: tuple[Array, ...]) -> bool:
     """Whether NumPy may compute instead: no gradient of torch's own is wanted."""
-    return not recorded(arrays) and on_host(arrays)
+    return on_host(arrays) and not recorded(arrays)
 
 
 def present(arrays: tuple[Array | None, ...]) -> tuple[Array, ...]:

@@ -138,6 +138,10 @@ class Backend(ABC):
         """Whether the framework, as it runs now, raises for every second derivative by itself."""
         return False
 
+    def outside(self, x: Array) -> Array:
+        """Return what the end of a derivative leaves of its argument: the array that was given."""
+        return x
+
     def device(self, x: Array) -> Any:
         """Return the device of `x`, to be passed to creation functions; None leaves it to the framework."""
         return x.device
@@ -158,7 +162,7 @@ class Backend(ABC):
 
     def add_to(self, fresh: Array, x: Array) -> Array:
         """``fresh + x``, where `fresh` has the wider dtype and belongs to nobody: its memory may be used."""
-        return fresh + x
+        return fresh + self.cast(x, fresh.dtype)
 
     def gather(self, x: Array, index: Array) -> Array:
         """``take_along_axis`` along the last axis; the axes in front are the same."""
@@ -280,7 +284,7 @@ class Backend(ABC):
 
     def lowest(self, x: Array) -> float:
         """Return the most negative finite number of the dtype of `x`."""
-        return float(self.xp.finfo(x.dtype).min)
+        return max(float(self.xp.finfo(x.dtype).min), -sys.float_info.max)
 
 
 def _softmax(be: Backend, x: Array, *, temperature: float) -> Array:
@@ -307,8 +311,6 @@ def _softmax_vjp(be: Backend, y: Array, g: Array, *, temperature: float) -> Arra
 
 
 # -------------------------------------------------------------------------------------------- whose array is it?
-# Two containers and not one: torch.compile reads _SEEN first and _BY_TYPE after `_load` has filled both.
-_SEEN: set[type] = set()
 _BY_TYPE: dict[type, Backend] = {}
 
 
@@ -334,12 +336,8 @@ def backend_of(*arrays: Array) -> Backend:
     for x in arrays:
         if x is None:
             continue
-        kind = type(x)
-        if kind not in _SEEN:
-            _load(kind.__module__.partition(".")[0])
-            if kind not in _SEEN:
-                _learn(x)
-        be = _BY_TYPE[kind]
+        _meet(type(x))
+        be = _BY_TYPE.get(type(x)) or _learn(x)
         if found is not None and be is not found:
             names = ", ".join(f"{type(a).__module__.partition('.')[0]} {type(a).__name__}" for a in arrays if a is not None)
             raise InvalidTypeError(f"all arrays must belong to one framework, got: {names}")
@@ -397,13 +395,18 @@ def _adapter_path(name: str) -> str:
     raise BackendError(f"backend: expected one of {known}, got {name!r}")
 
 
+def _meet(kind: type) -> None:
+    """Load the adapter of the framework of a type not seen before, if there is one."""
+    if kind not in _BY_TYPE:
+        _load(kind.__module__.partition(".")[0])
+
+
 def _load(root: str) -> None:
     """Load the adapter of the framework whose module is `root`, if there is one."""
     root = {"jaxlib": "jax"}.get(root, root)
     if root in sys.modules and (root in OURS or any(e.name == root for e in _entry_points())):
         for array_type in adapter(root).backend.array_types():
             _BY_TYPE[array_type] = adapter(root).backend
-            _SEEN.add(array_type)
 
 
 def load_imported() -> None:
@@ -415,13 +418,15 @@ def load_imported() -> None:
 
 
 # torch.compile cannot trace an import. This mark (what torch.compiler.assume_constant_result sets) has it run these
-# while tracing instead, so that the first call of a process may already be inside a compiled function.
-_load._dynamo_marked_constant = True  # type: ignore[attr-defined]
+# while tracing instead, so that the first call of a process may already be inside a compiled function, also where the
+# trace is begun anew.
+_meet._dynamo_marked_constant = True  # type: ignore[attr-defined]
 load_imported._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
 
-def _learn(x: Array) -> None:
+def _learn(x: Array) -> Backend:
     """Find the backend of a type not seen before: a subclass, a tracer, or any other Array API array."""
+    load_imported()
     for be in (module.backend for module in list(_ADAPTERS.values())):
         if be.owns(x):
             break
@@ -432,4 +437,4 @@ def _learn(x: Array) -> None:
             )
         be = importlib.import_module(f"{PACKAGE}.standard").backend_for(x)
     _BY_TYPE[type(x)] = be
-    _SEEN.add(type(x))
+    return be

@@ -55,11 +55,14 @@ def surrogate(be: Backend, hard: Array, soft: Array) -> Array:
 
 def once(be: Backend, gradient: Array, *sources: Array, estimator: str) -> Array:
     """Return a gradient whose own derivative, in what it was computed from, is a `GradientError`."""
-    return gradient if be.refuses_second_derivatives() else be.apply(_once, (gradient, *sources), {"estimator": estimator})
+    if be.refuses_second_derivatives():
+        return gradient
+    return be.apply(_once, (gradient, *map(be.outside, sources)), {"estimator": estimator})
 
 
 def refusing(be: Backend, x: Array, *sources: Array, estimator: str) -> Array:
     """Return `x`, with its own derivative, and with a `GradientError` for one in the sources."""
     if be.refuses_second_derivatives():
         return x
-    return x + be.apply(_once, (be.xp.zeros((), dtype=x.dtype, device=be.device(x)), *sources), {"estimator": estimator})
+    zero = be.xp.zeros((), dtype=x.dtype, device=be.device(x))
+    return x + be.apply(_once, (zero, *map(be.outside, sources)), {"estimator": estimator})
