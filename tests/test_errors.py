@@ -28,6 +28,12 @@ ALL: dict[str, Callable[[Any], Any]] = {
     "Bernoulli": Bernoulli,
     **WITH_TEMPERATURE,
 }
+
+
+class Subclass(np.ndarray):
+    """An array type that no adapter has seen before."""
+
+
 temperatures = pytest.mark.parametrize("f", WITH_TEMPERATURE.values(), ids=WITH_TEMPERATURE)
 everything = pytest.mark.parametrize("f", ALL.values(), ids=ALL)
 of_logits = pytest.mark.parametrize("f", [f for n, f in ALL.items() if "ernoulli" not in n and "bits" not in n])
@@ -259,3 +265,30 @@ def test_torch_inputs_are_never_written_to() -> None:
         f(x)
     assert x._version == version
     assert torch.equal(x, torch.tensor(X))
+
+
+def test_log_prob_of_a_wrong_shape(lib: Library) -> None:
+    ones = lambda *shape: lib.asarray(np.ones(shape))  # noqa: E731
+    for p, x in (
+        (Categorical(ones(3, 5)), ones(5)),
+        (Bernoulli(ones(3)), ones(2)),
+        (backdraw.Subset(ones(3), 1), ones(1)),
+        (backdraw.SpanningTree(ones(3)), ones(1)),
+        (backdraw.Arborescence(ones(3, 3)), ones(1, 9)),
+    ):
+        with pytest.raises(ValueError, match=r"x: expected the shape .*, or more axes in front of it, got"):
+            p.log_prob(x)
+
+
+def test_masked_array() -> None:
+    with pytest.raises(TypeError, match="logits: expected an array without a mask"):
+        Categorical(np.ma.masked_array(X, mask=X > 0.5))
+
+
+@pytest.mark.parametrize("make", [lambda x: x.astype(">f4"), lambda x: x.view(Subclass)], ids=["swapped", "own"])
+@everything
+def test_numpy_arrays_of_other_kinds(f: Any, make: Any) -> None:
+    expected = f(X.astype(np.float32) if make(X).dtype == ">f4" else X)
+    got = f(make(X))
+    if isinstance(expected, np.ndarray):
+        np.testing.assert_allclose(got, expected, rtol=1e-6)

@@ -1,5 +1,6 @@
 """The tape of the libraries without automatic differentiation: every broken chain is an error, and says where."""
 
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -8,7 +9,7 @@ from helpers import Library
 from user_primitives import cube, exp, scaled
 
 import backdraw
-from backdraw import GradientError
+from backdraw import Categorical, GradientError
 
 X, G = np.asarray([[0.3, -0.7], [1.1, 0.4]]), np.asarray([[1.0, 2.0], [-3.0, 0.5]])
 on_numpy = pytest.mark.needs("numpy")
@@ -214,3 +215,27 @@ def test_tapes_of_threads_are_separate() -> None:
     for i, grad in enumerate(results):
         x = X + 0.01 * i
         np.testing.assert_allclose(grad, G * np.exp(x**3) * 3 * x**2, rtol=1e-13)
+
+
+def test_other_threads_record_nothing_and_say_so() -> None:
+    def run(f: Any) -> Any:
+        with ThreadPoolExecutor(1) as pool:
+            return pool.submit(f).result()
+
+    logits, g = np.asarray([0.1, 0.2, 0.9]), np.asarray(1.0)
+    for elsewhere in (
+        lambda l: Categorical(l).mean(),
+        lambda l: backdraw.vjp(lambda q: Categorical(q).mean(), l)[1](np.arange(3.0))[0],
+    ):
+        with pytest.raises(GradientError, match="was used on another thread"):
+            backdraw.vjp(lambda l, f=elsewhere: Categorical(l).log_prob(run(lambda: f(l))), logits)
+    with pytest.raises(GradientError, match=r"came from numpy\.multiply"):
+        backdraw.vjp(lambda l: Categorical(l).log_prob(run(lambda: l * 2.0)), logits)
+    constant = run(lambda: Categorical(logits).mean())
+    expected = backdraw.vjp(lambda l: Categorical(l).log_prob(constant), logits)[1](g)[0]
+
+    def stopped(l: Any) -> Any:
+        s = backdraw.stop_gradient(l)
+        return Categorical(l).log_prob(run(lambda: Categorical(s).mean()))
+
+    np.testing.assert_array_equal(backdraw.vjp(stopped, logits)[1](g)[0], expected)

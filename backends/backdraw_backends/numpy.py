@@ -8,11 +8,12 @@ import array_api_compat.numpy as xp
 import numpy as np
 
 from backdraw.backend import Array
+from backdraw.errors import InvalidTypeError
 from backdraw.random import Key
 from backdraw_backends import blocks, host_noise
 from backdraw_backends.standard import StandardBackend
 from backdraw_backends.tape import Tape, active_tapes
-from backdraw_backends.traced import Traced, mark, raw
+from backdraw_backends.traced import Traced, mark
 
 _SHORT = 32  # elements of a row
 _MANY = 1 << 12  # elements
@@ -56,11 +57,17 @@ class NumPyBackend(StandardBackend):
 
     def owns(self, x: object) -> bool:
         """Whether `x` is a NumPy array or scalar."""
+        if isinstance(x, np.ma.MaskedArray):
+            raise InvalidTypeError("expected an array without a mask, got a masked one; take where= of the distribution")
         return isinstance(x, (np.ndarray, np.generic))
 
     def raw(self, x: Array) -> Array:
         """Return a plain ndarray."""
-        return x if type(x) is np.ndarray or x is None else raw(np.asanyarray(x))
+        if type(x) is np.ndarray or x is None:
+            return x
+        if type(x) is Traced:
+            x.check_thread()
+        return np.asarray(x)
 
     def track(self, x: Array, tape: Tape) -> Array:
         """Return a read-only view that carries the mark of the tape."""
@@ -241,7 +248,7 @@ class NumPyBackend(StandardBackend):
 
     def wide(self, dtype: Any) -> Any:
         """Look the dtype up."""
-        return self._wide.get(dtype) or super().wide(dtype)
+        return self._wide.get(dtype) or super().wide(dtype.newbyteorder("="))
 
     def lowest(self, x: Array) -> float:
         """Look the number up: numpy.finfo costs a microsecond."""

@@ -30,6 +30,7 @@ class Tape:
     """The primitives applied during one call of `backdraw.vjp`."""
 
     def __init__(self) -> None:
+        self.open = True  # while fn runs
         self.records: list[Record] = []
         self.size = 0
         # By id, which is unique only while the array lives: hence the weak reference, so that the tape keeps no memory.
@@ -108,6 +109,7 @@ def vjp(be: Any, fn: Callable[..., Any], arrays: tuple[Array, ...]) -> tuple[Any
         out = fn(*inputs)
     finally:
         tapes.pop()
+        tape.open = False
     several = isinstance(out, (tuple, list))
     outs = tuple(out) if several else (out,)
     places = [_place_of_output(be, tape, y) for y in outs]

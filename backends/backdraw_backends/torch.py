@@ -217,7 +217,7 @@ class TorchBackend(Backend):
         """Set the ones among zeros."""
         if free((index,)):
             with suppress(RuntimeError):  # where an index is n
-                return torch.zeros((*index.shape[:-1], n), dtype=dtype).scatter_(-1, index, 1.0)
+                return torch.zeros((*index.shape[:-1], n), dtype=dtype, device=index.device).scatter_(-1, index, 1.0)
         return super().one_hot(index, n, dtype)
 
     def top_k(self, x: Array, k: int) -> tuple[Array, Array]:

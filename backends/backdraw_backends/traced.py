@@ -4,6 +4,7 @@ from typing import Any
 
 import numpy as np
 
+from backdraw.errors import GradientError
 from backdraw_backends.tape import Tape, active_tapes
 
 
@@ -20,6 +21,14 @@ class Traced(np.ndarray):
     def __array_finalize__(self, obj: Any) -> None:
         if isinstance(obj, Traced):
             self._tape = obj._tape
+
+    def check_thread(self) -> None:
+        """Raise where a primitive would take the array on another thread than the one whose tape tracks it."""
+        if self._tape is not None and self._tape.open and self._tape not in active_tapes():
+            raise GradientError(
+                f"an array of shape {self.shape} that backdraw.vjp tracks was used on another thread, where nothing is "
+                "recorded; wrap it in backdraw.stop_gradient if it needs no gradient"
+            )
 
     def __array_ufunc__(self, ufunc: Any, method: str, *inputs: Any, out: Any = None, **kwargs: Any) -> Any:
         owner = next((x for x in (*inputs, *(out or ())) if isinstance(x, Traced)), self)
@@ -44,7 +53,7 @@ def mark(result: Any, tape: Tape | None, origin: str) -> Any:
     if not isinstance(result, (np.ndarray, np.generic)):
         return result
     plain = raw(np.asanyarray(result))
-    if tape not in active_tapes() or not np.issubdtype(plain.dtype, np.floating):
+    if tape is None or not tape.open or not np.issubdtype(plain.dtype, np.floating):
         return result if isinstance(result, np.generic) else plain
     marked = plain.view(Traced)
     marked._tape, marked._origin = tape, origin

@@ -261,7 +261,7 @@ class Backend(ABC):
     def one_hot(self, index: Array, n: int, dtype: Any) -> Array:
         """Make a last axis of size 1 one of length `n` that is 1 at `index` and 0 elsewhere; an index of `n` gives zeros."""
         places = self.xp.arange(n, dtype=index.dtype, device=self.device(index))
-        return self.xp.astype(index == places, dtype)
+        return self.xp.astype(index == self.xp.reshape(places, (*(1,) * (index.ndim - 1), n)), dtype)
 
     def top_k(self, x: Array, k: int) -> tuple[Array, Array]:
         """Return the `k` largest values along the last axis, in descending order, and their indices."""

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import scipy.special
 import scipy.stats
-from helpers import Backend, Library, finite_difference, softmax
+from helpers import Backend, Library, finite_difference, pulled, softmax
 
 import backdraw
 from backdraw import Categorical
@@ -224,6 +224,26 @@ def test_gradients_by_finite_differences(lib: Library, name: str) -> None:
             return np.asarray(plain(*arrays[:i], x, *arrays[i + 1 :]))
 
         lib.check(grad, finite_difference(at, arrays[i], g), rtol=1e-6, atol=1e-8)
+
+
+def test_a_number_added_to_all_logits_costs_no_digit(lib: Library) -> None:
+    rows = np.asarray([[0.0, -9.0, -12.0, -3.0], [1.0, 0.5, 0.25, -np.inf]])
+    x = np.asarray([[1.0, 0.0, 0.0, 0.0], [0.0, 1.0, 0.0, 0.0]])
+    near, far = (Categorical(lib.asarray(rows + c, "float32")) for c in (0.0, 1e4))
+    close = {"rtol": 1e-6}
+    lib.check(far.log_prob(lib.asarray(x, "float32")), lib.to_numpy(near.log_prob(lib.asarray(x, "float32"))), **close)
+    lib.check(far.entropy(), lib.to_numpy(near.entropy()), **close)
+
+
+def test_log_prob_broadcasts_along_the_batch_alone(lib: Library) -> None:
+    x = np.eye(5)[:3]
+    logits, g = RNG.normal(size=(1, 5)), RNG.normal(size=3)
+    y, (grad,) = pulled(lib, lambda l: Categorical(l).log_prob(lib.asarray(x)), lib.asarray(g), lib.asarray(logits))
+    lib.check(y, np.log(softmax(logits))[0, :3], rtol=1e-12)
+    lib.check(grad, (g @ x - g.sum() * softmax(logits)[0])[None], rtol=1e-12, atol=1e-15)
+    for shape in ((5,), (3, 1), (2, 5)):
+        with pytest.raises(ValueError, match=r"x: expected the shape \(3, 5\), or more axes in front of it, got"):
+            Categorical(lib.asarray(np.zeros((3, 5)))).log_prob(lib.asarray(np.ones(shape)))
 
 
 def test_log_prob_gradient_sums_over_samples_in_front(lib: Library) -> None:

@@ -71,6 +71,19 @@ def test_a_graph_in_two_parts_has_no_inverse(weight: float) -> None:
     np.testing.assert_allclose(grad, np.asarray([0.0, -1.5, -0.5, 0.5, 1.5, 0.0]) * 0.25 * joined, atol=1e-12)
 
 
+def test_no_graph_in_parts_has_an_inverse() -> None:
+    # Random weights, those between two random parts 0: there is no tree, and the inverse of the Laplacian is anything.
+    rng = np.random.default_rng(11)
+    edges = tuple((i, j) for i in range(6) for j in range(i))
+    first, second = np.asarray(edges).T
+    for _ in range(200):
+        part = rng.permutation(6) < rng.integers(1, 6)
+        row = np.where(part[first] == part[second], rng.normal(size=15), -np.inf)
+        y, pullback = backdraw.vjp(lambda u: SpanningTree(u, edges).mean(), row)
+        assert not np.any(y)
+        assert not np.any(pullback(np.arange(15.0))[0])
+
+
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize(("n", "k"), [(20, 3), (20, 15), (300, 4), (7, 0), (7, 7)])
 def test_subsets_count_by_count(taped: Library, monkeypatch: pytest.MonkeyPatch, n: int, k: int, dtype: str) -> None:

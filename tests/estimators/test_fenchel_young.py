@@ -1,5 +1,6 @@
 """fenchel_young: against closed forms, its gradient against finite differences of the sampled loss, and learning by it."""
 
+import itertools
 from typing import Any
 
 import numpy as np
@@ -8,7 +9,7 @@ import scipy.special
 from helpers import Backend, Library, eps, finite_difference, pulled, sigmoid, softmax
 
 import backdraw
-from backdraw import Bernoulli, Categorical, Oracle, fenchel_young
+from backdraw import Bernoulli, Categorical, Oracle, Subset, fenchel_young
 from backdraw.random import noise
 
 KEY = backdraw.key(6)
@@ -34,6 +35,23 @@ EXACT = {
     "bits": (Bernoulli, BITS, lambda l, y: np.logaddexp(0, l) - l * y, sigmoid),
     "means of bits": (Bernoulli, SOFT, lambda l, y: np.logaddexp(0, l) - l * y, sigmoid),
 }
+
+
+def test_mean_of_subsets_as_a_target(lib: Library) -> None:
+    y = np.asarray(
+        [[0.5, 0.5, 0.5, 0.25, 0.25], [1.0, 0.0, 1.0, 0.0, 0.0], [0.2, 0.4, 0.4, 0.5, 0.5], [0.0, 0.9, 0.1, 1.0, 0.0]]
+    )
+    values = np.asarray([v for v in itertools.product((0.0, 1.0), repeat=5) if sum(v) == 2])
+
+    def plain(l: np.ndarray) -> np.ndarray:
+        return np.asarray(scipy.special.logsumexp(l @ values.T, -1) - (l * y).sum(-1))
+
+    loss, (back,) = pulled(lib, lambda l: fenchel_young(Subset(l, 2), lib.asarray(y)), lib.asarray(G), lib.asarray(LOGITS))
+    lib.check(loss, plain(LOGITS), rtol=1e-12, atol=1e-14)
+    lib.check(back, finite_difference(plain, LOGITS, G), rtol=1e-7, atol=1e-9)
+    barred = np.where(np.arange(5) == 4, -np.inf, LOGITS)
+    loss, (back,) = pulled(lib, lambda l: fenchel_young(Subset(l, 2), lib.asarray(y)), lib.asarray(G), lib.asarray(barred))
+    assert np.array_equal(lib.to_numpy(loss) == np.inf, y[:, 4] > 0)
 
 
 @pytest.mark.parametrize("case", EXACT.values(), ids=EXACT)

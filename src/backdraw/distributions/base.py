@@ -110,6 +110,10 @@ class Distribution:
         """Return what `relax` makes of fresh random utilities."""
         return self.relax(self.perturbed(rng), temperature, regularizer)  # type: ignore[attr-defined]
 
+    def log_prob_of_mean(self, x: Array) -> Array:
+        """`log_prob`, continued linearly to means of values."""
+        return self.log_prob(x)  # type: ignore[attr-defined]
+
     def weighted_score(self, x: Array, weights: Array, *, centred: bool = False) -> tuple[Array, ...]:  # noqa: ARG002
         """Return the sum over samples of weight times score, one array per parameter."""
         # x has the samples in front, the weights too, and then as many of the batch axes as f has left. `centred` says that
@@ -192,6 +196,17 @@ def _check_number(name: str, value: Any, be: Backend, like: Array) -> float:
     if value < smallest:
         raise InvalidValueError(f"{name}: expected at least {smallest:.3g}, the smallest normal {like.dtype}, got {value}")
     return value
+
+
+def check_value(x: Array, own: tuple[int, ...], *, events: tuple[int, ...] | None = None) -> None:
+    """Check that the shape of x ends in `own`; or, but for the axes `events`, in one that broadcasts against it."""
+    given = tuple(x.shape)
+    tail = given[max(len(given) - len(own), 0) :]
+    if tail == own:
+        return
+    close = events is not None and len(tail) == len(own) and all(tail[axis] == own[axis] for axis in events)
+    if not (close and all(1 in (a, b) or a == b for a, b in zip(tail, own, strict=True))):
+        raise InvalidValueError(f"x: expected the shape {own}, or more axes in front of it, got {given}")
 
 
 def check_shape(shape: Any) -> tuple[int, ...]:

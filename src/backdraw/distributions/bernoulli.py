@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 from backdraw import random
 from backdraw.backend import Array, Backend
 from backdraw.distributions import bits, sparse
-from backdraw.distributions.base import Distribution, check_logits, perturb
+from backdraw.distributions.base import Distribution, check_logits, check_value, perturb
 from backdraw.errors import InvalidValueError
 
 
@@ -75,6 +75,7 @@ class Bernoulli(Distribution):
 
     def log_prob(self, x: Array) -> Array:
         """Log-probability of bits `x`, elementwise; differentiable in the logits and in x."""
+        check_value(x, tuple(self.logits.shape), events=())
         return bits.log_prob(self.logits, x)
 
     def score(self, x: Array) -> Array:

@@ -4,6 +4,7 @@ from typing import Any
 
 from backdraw.backend import Array, Backend
 from backdraw.distributions.base import fold
+from backdraw.distributions.elementwise import unbroadcast
 from backdraw.primitive import primitive
 
 
@@ -106,10 +107,9 @@ def _log_prob_vjp(be: Backend, residuals: Any, g: Array) -> tuple[Array, Array]:
     xp, u = be.xp, widened(be, residuals[0])
     g = be.cast(g, u.dtype)
     to_logits = g * (be.cast(x, u.dtype) - be.sigmoid(u))
-    if to_logits.ndim > logits.ndim:  # x has more samples in front
-        to_logits = xp.sum(xp.reshape(to_logits, (-1, *logits.shape)), axis=0)
     to_x = g * xp.where(xp.isinf(u), 0.0, u)
-    return be.cast(to_logits, logits.dtype), be.cast(to_x, x.dtype)
+    pair = (unbroadcast(be, to_logits, logits.shape), unbroadcast(be, to_x, x.shape))
+    return be.cast(pair[0], logits.dtype), be.cast(pair[1], x.dtype)
 
 
 log_prob.defvjp(lambda be, logits, x: (log_prob.function(be, logits, x), (logits, x)), _log_prob_vjp)

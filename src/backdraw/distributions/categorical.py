@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 from backdraw import random
 from backdraw.backend import Array, Backend, backend_of
 from backdraw.distributions import gumbels, simplex, sparse
-from backdraw.distributions.base import Distribution, check_logits, perturb
+from backdraw.distributions.base import Distribution, check_logits, check_value, perturb
 from backdraw.errors import InvalidTypeError, InvalidValueError
 
 
@@ -117,6 +117,7 @@ class Categorical(Distribution):
 
     def log_prob(self, x: Array) -> Array:
         """Log-probability of one-hot `x`, of the batch shape; differentiable in the logits and in x."""
+        check_value(x, tuple(self.logits.shape), events=(self.axis,))
         return simplex.log_prob(self.utilities, x, axis=self.axis)
 
     def score(self, x: Array) -> Array:

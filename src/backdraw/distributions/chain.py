@@ -6,7 +6,7 @@ from typing import Any, ClassVar
 from backdraw import random
 from backdraw.backend import Array, backend_of
 from backdraw.distributions import paths
-from backdraw.distributions.base import Distribution, check_logits, perturb
+from backdraw.distributions.base import Distribution, check_logits, check_value, perturb
 from backdraw.distributions.continuous import broadcast_shape
 from backdraw.distributions.elementwise import broadcast
 from backdraw.distributions.temperature import tempered
@@ -130,9 +130,7 @@ class Chain(Distribution):
     def log_prob(self, x: Array) -> Array:
         """Log-probability of paths `x` of one-hot rows, of the batch shape; differentiable in the utilities and in x."""
         check_logits(x, name="x")
-        own, given = tuple(self.unary.shape), tuple(x.shape)
-        if given[max(len(given) - len(own), 0) :] != own:
-            raise InvalidValueError(f"x: expected the shape {own}, or more axes in front of it, got {given}")
+        check_value(x, tuple(self.unary.shape))
         return paths.log_prob(self.unary, self.pairwise, x)
 
     def score(self, x: Array) -> tuple[Array, Array]:

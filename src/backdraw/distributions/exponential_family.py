@@ -10,7 +10,7 @@ from typing import Any, ClassVar, Protocol
 
 from backdraw import random
 from backdraw.backend import Array, Backend
-from backdraw.distributions.base import Distribution, fold, perturb
+from backdraw.distributions.base import Distribution, check_value, fold, perturb
 from backdraw.errors import InvalidValueError
 from backdraw.primitive import primitive
 
@@ -95,7 +95,11 @@ class ExponentialFamily(Distribution, ABC):
         return log_partition(self.logits, **self._static)
 
     def log_prob(self, x: Array) -> Array:
-        """Log-probability of values `x`, of the batch shape; differentiable in the logits and in x."""
+        """Log-probability of values `x`, of the batch shape; differentiable in the logits and in x.
+
+        What is no value is not told apart: it has ``sum(logits * x) - log_partition()`` too, as a mean of values has.
+        """
+        check_value(x, tuple(self.logits.shape))
         return log_prob(self.logits, x, **self._static)
 
     def score(self, x: Array) -> Array:

@@ -34,9 +34,11 @@ def accurate(be: Backend, g: Array, own: Array, r: Array, both: Array) -> Array:
     # the unit roundoff u. For v = e_i - e_j then |dR_ij| <= n u (d |G v|) (d |G e_i| + d |G e_j|) to first order. As D is at
     # most A tau, tau = tr(G D), a product d |G x| is at most sqrt(n tau x^T G x), and R_ij = v^T G v.
     n = g.shape[-1]
-    tau = be.row_sum(own * _diagonal(be, g))
+    diagonal = _diagonal(be, g)
+    tau = be.row_sum(own * diagonal)
     bound = tau * (0.5 * float(be.xp.finfo(g.dtype).eps) * n * n / _TOLERANCE)
-    return be.xp.all(both * (2.0 * bound * bound) <= r)
+    # Where the graph is not connected, A is singular and G anything, also of negative diagonal.
+    return be.xp.all(both * (2.0 * bound * bound) <= r) & be.xp.all(diagonal > 0)
 
 
 def tangent(be: Backend, g: Array, dw: Array, edges: trees.Edges | None) -> Array:

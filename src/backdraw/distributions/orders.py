@@ -4,6 +4,7 @@ from typing import Any
 
 from backdraw.backend import Array, Backend
 from backdraw.distributions.base import fold
+from backdraw.distributions.simplex import log_softmax_of_rows
 from backdraw.distributions.temperature import scaled
 from backdraw.primitive import primitive
 
@@ -25,8 +26,7 @@ def log_prob(be: Backend, logits: Array, x: Array) -> Array:
     xp = be.xp
     x, left, _ = _choices(be, logits, x)
     barred = left == -xp.inf
-    total = be.logsumexp(left)
-    value = xp.sum(x * (xp.where(barred, 0.0, left) - xp.where(total == -xp.inf, 0.0, total)), axis=(-2, -1))
+    value = xp.sum(x * xp.where(barred, 0.0, be.rowwise(log_softmax_of_rows, left)), axis=(-2, -1))
     impossible = xp.any((x > 0) & barred, axis=(-2, -1))
     return be.cast(xp.where(impossible, -xp.inf, value), logits.dtype)
 

@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 from backdraw import random
 from backdraw.backend import Array
 from backdraw.distributions import orders
-from backdraw.distributions.base import Distribution, check_logits, perturb
+from backdraw.distributions.base import Distribution, check_logits, check_value, perturb
 from backdraw.distributions.temperature import tempered
 from backdraw.errors import InvalidTypeError, InvalidValueError
 
@@ -143,9 +143,7 @@ class PlackettLuce(Distribution):
 
     def _check(self, x: Array) -> None:
         check_logits(x, name="x")
-        own, given = (*self.logits.shape[:-1], self._rows, self.logits.shape[-1]), tuple(x.shape)
-        if given[max(len(given) - len(own), 0) :] != own:
-            raise InvalidValueError(f"x: expected the shape {own}, or more axes in front of it, got {given}")
+        check_value(x, (*self.logits.shape[:-1], self._rows, self.logits.shape[-1]))
 
     def perturb_noise(self, rng: Any) -> Array:
         """Gumbel noise for `perturb`."""

@@ -3,6 +3,7 @@
 from typing import Any
 
 from backdraw.backend import Array, Backend
+from backdraw.distributions.elementwise import unbroadcast
 from backdraw.primitive import primitive
 
 
@@ -45,6 +46,13 @@ def project(be: Backend, y: Array, x: Array) -> Array:
     tau = xp.max(xp.where(z > tau, tau, -xp.inf), axis=-1, keepdims=True)
     live = xp.sum(x, axis=-1, keepdims=True) > 0
     return xp.where(live, be.at_least(y - tau, 0.0), 0.0)
+
+
+def log_softmax_of_rows(be: Backend, u: Array) -> Array:
+    """Logarithm of the softmax; -inf throughout a row of -inf alone."""
+    # Less the largest first, which is exact nearby: a number added to all logits then costs no digit.
+    z = u - be.at_least(be.stop_gradient(be.row_max(u)), be.lowest(u))
+    return z - be.xp.log(be.at_least(be.row_sum(be.xp.exp(z)), 0.5))
 
 
 def trapezoid(be: Backend, m: Array, x: Array, c: Array) -> Array:
@@ -155,9 +163,8 @@ relaxed.defvjp(_relaxed_fwd, lambda be, residuals, g, **static: (*_softmax_vjp(b
 
 
 def _log_softmax(be: Backend, logits: Array, axis: int) -> Array:
-    u = be.cast(logits, be.wide(logits.dtype))
-    total = unlast(be, be.logsumexp(last(be, u, axis)), axis)
-    return be.xp.where(u == -be.xp.inf, -be.xp.inf, u - be.xp.where(total == -be.xp.inf, 0.0, total))
+    u = last(be, be.cast(logits, be.wide(logits.dtype)), axis)
+    return unlast(be, be.rowwise(log_softmax_of_rows, u), axis)
 
 
 def _finite(xp: Any, logp: Array) -> Array:
@@ -182,9 +189,8 @@ def _log_prob_vjp(be: Backend, residuals: Any, g: Array, *, axis: int) -> tuple[
     g = xp.expand_dims(be.cast(g, logp.dtype), axis=axis)
     wide = be.cast(x, logp.dtype)
     to_logits = g * (wide - xp.sum(wide, axis=axis, keepdims=True) * xp.exp(logp))
-    shape = logits.shape  # x may have more samples in front
-    to_logits = xp.sum(xp.reshape(to_logits, (-1, *shape)), axis=0) if to_logits.ndim > logits.ndim else to_logits
-    return be.cast(to_logits, logits.dtype), be.cast(g * _finite(xp, logp), x.dtype)
+    pair = (unbroadcast(be, to_logits, logits.shape), unbroadcast(be, g * _finite(xp, logp), x.shape))
+    return be.cast(pair[0], logits.dtype), be.cast(pair[1], x.dtype)
 
 
 log_prob.defvjp(lambda be, logits, x, *, axis: (log_prob.function(be, logits, x, axis=axis), (logits, x)), _log_prob_vjp)

@@ -47,7 +47,7 @@ def _sparse(be: Backend, u: Array, *, temperature: float, regularizer: str) -> A
     # The support is the k largest for some k, and each k has its tau: of those that leave all k in, the largest. The
     # largest z is 0 and tau at least -1, so that what lies lower, however low, may be lifted to -1.
     s = xp.sort(be.at_least(be.stop_gradient(z), -1.0), axis=-1, descending=True, stable=False)
-    rank = xp.arange(1, s.shape[-1] + 1, dtype=s.dtype, device=be.device(s))
+    rank = be.cumsum(xp.ones_like(s))
     tau = _tau(be, s, rank, be.cumsum, euclidean)
     support = z > xp.max(xp.where(s > tau, tau, -1.0), axis=-1, keepdims=True)  # empty in a row of -inf alone
     # And once more from the support, as a function to be differentiated: a sum is also more exact than a cumulative one.

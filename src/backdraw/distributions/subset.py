@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 from backdraw import random
 from backdraw.backend import Array
 from backdraw.distributions import balance, elementary, hypersimplex, subset_law
-from backdraw.distributions.base import Distribution, check_logits, perturb
+from backdraw.distributions.base import Distribution, check_logits, check_value, perturb
 from backdraw.errors import InvalidTypeError, InvalidValueError
 
 LIMIT = 2**20
@@ -121,7 +121,12 @@ class Subset(Distribution):
 
     def log_prob(self, x: Array) -> Array:
         """Log-probability of `x`, of the batch shape, differentiable in both; -inf unless x is k ones and else zeros."""
+        check_value(x, tuple(self.logits.shape))
         return subset_law.log_prob(self.logits, x, k=self.k)
+
+    def log_prob_of_mean(self, x: Array) -> Array:
+        """``sum(logits * x) - log_partition()`` for a mean of subsets, of the batch shape."""
+        return subset_law.log_prob_of_mean(self.logits, x, k=self.k)
 
     def score(self, x: Array) -> Array:
         """Gradient of ``log_prob(x)`` in the logits: ``x - mean()``."""

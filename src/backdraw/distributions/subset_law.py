@@ -82,6 +82,16 @@ def _log_prob(be: Backend, u: Array, y: Array, *, k: int) -> Array:
     return xp.where(possible, value, -xp.inf)
 
 
+def _log_prob_of_mean(be: Backend, u: Array, y: Array, *, k: int) -> Array:
+    # The log-odds are the logits less one number, which sums up to nothing: y sums to k as every subset does.
+    xp, x = be.xp, balance.odds(be, u, k, 1.0).x
+    ins, outs = _log_bits(be, x)
+    total = elementary.log_total(be, x, k)
+    value = be.row_sum(_times(be, y, ins) + _times(be, 1.0 - y, outs)) - _finite(be, total)
+    impossible = xp.any((y > 0) & (u == -xp.inf), axis=-1, keepdims=True) | (total == -xp.inf)
+    return xp.where(impossible, -xp.inf, value)
+
+
 def _is_subset(be: Backend, u: Array, y: Array, k: int) -> Array:
     xp = be.xp
     member = ((y == 0) | ((y == 1) & (u > -xp.inf))) & (be.row_sum(y) == k)
@@ -96,7 +106,16 @@ def _log_prob_in_x(be: Backend, u: Array, y: Array, *, k: int) -> Array:
     return be.xp.where(_is_subset(be, u, y, k), _finite(be, u), 0.0)
 
 
+def _mean_in_logits(be: Backend, u: Array, y: Array, *, k: int) -> Array:
+    return y - _marginals_of(be, u, k)
+
+
+def _mean_in_x(be: Backend, u: Array, y: Array, *, k: int) -> Array:  # noqa: ARG001
+    return be.xp.broadcast_to(_finite(be, u), y.shape)
+
+
 log_prob = OfRows(_log_prob, _log_prob_in_logits, _log_prob_in_x)
+log_prob_of_mean = OfRows(_log_prob_of_mean, _mean_in_logits, _mean_in_x)
 
 
 def _entropy(be: Backend, u: Array, *, k: int) -> Array:

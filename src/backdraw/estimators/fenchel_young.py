@@ -33,7 +33,8 @@ def fenchel_young(
     dist : Distribution or array
         Whose utilities l to learn; an array means ``Categorical(array)``.
     target : array, of dist's shape
-        A solution, or a mean of solutions such as probabilities. Integers and booleans will do.
+        A solution, or a mean of solutions such as probabilities; of a `backdraw.Chain` a path, for the means of its pairs
+        do not follow from those of its variables. Integers and booleans will do.
     samples : int, optional
         None takes the log-partition, where the distribution knows it. A number takes so many perturbations: all that it
         needs is an argmax.
@@ -91,7 +92,7 @@ def fenchel_young(
     y = _check_target(p, target)
     scale, kind = check_positive("sigma", sigma, be, p.params[0]), check_noise(noise, p)
     if samples is None:
-        return _negative(p.log_prob(y))
+        return _negative(p.log_prob_of_mean(y))
     x, z = perturbed(p, kind, scale, check_samples("fenchel_young", samples), rng)
     u = p.utilities
     if len(p.parameters) > 1 or tuple(x.shape[1:]) != tuple(u.shape):

@@ -1,0 +1,132 @@
+"""Draws in the modes of torch that look on: forward mode, inference, dispatch modes, batched gradients, export, defaults."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+from helpers import run_python
+
+import backdraw
+
+torch: Any = pytest.importorskip("torch")
+pytestmark = [
+    pytest.mark.needs("torch"),
+    pytest.mark.filterwarnings(r"ignore:[\s\S]*torch\.jit\.script:DeprecationWarning"),  # torch's own, in forward mode
+]
+
+KEY = backdraw.key(1)
+DRAWS: dict[str, Any] = {
+    "gumbel_softmax": lambda x: backdraw.gumbel_softmax(x, temperature=0.7, rng=KEY),
+    "gumbel_softmax_hard": lambda x: backdraw.gumbel_softmax(x, temperature=0.7, hard=True, rng=KEY),
+    "straight_through": lambda x: backdraw.straight_through(x, rng=KEY),
+    "select": backdraw.select,
+    "bits": lambda x: backdraw.gumbel_softmax(backdraw.Bernoulli(x), rng=KEY),
+    "hard_concrete": lambda x: backdraw.hard_concrete(x, rng=KEY),
+}
+draws = pytest.mark.parametrize("f", DRAWS.values(), ids=DRAWS)
+SHAPES = [(4, 5), (2000, 5)]  # NumPy's side has a part in the larger
+
+
+def logits(shape: tuple[int, ...], dtype: Any = torch.float64) -> Any:
+    return torch.tensor(np.random.default_rng(0).normal(size=shape), dtype=dtype)
+
+
+@draws
+@pytest.mark.parametrize("shape", SHAPES)
+def test_forward_mode_without_torch_func(f: Any, shape: tuple[int, ...]) -> None:
+    x, v = logits(shape), torch.cos(torch.arange(10_000.0, dtype=torch.float64))[: shape[0] * shape[1]].reshape(shape)
+    with torch.autograd.forward_ad.dual_level():
+        y, tangent = torch.autograd.forward_ad.unpack_dual(f(torch.autograd.forward_ad.make_dual(x, v)))
+    expected = torch.func.jvp(f, (x,), (v,))
+    torch.testing.assert_close(y, expected[0])
+    torch.testing.assert_close(tangent, expected[1])
+
+
+@pytest.mark.parametrize("name", ["reinmax", "gumbel_rao", "intermediate_loss", "gumbel_softmax", "rloo", "rebar"])
+def test_gradients_are_plain_where_nothing_outside_wants_one(name: str) -> None:
+    def loss(l: Any) -> Any:
+        if name in ("rloo", "rebar"):
+            return getattr(backdraw, name)(lambda x: (x @ torch.arange(5.0, dtype=x.dtype)) ** 2, l, rng=KEY).sum()
+        return (getattr(backdraw, name)(l, rng=KEY) * torch.arange(5.0, dtype=torch.float64)).sum()
+
+    for _ in range(2):
+        _, (grad,) = backdraw.value_and_grad(loss)(logits((4, 5)))
+        assert not grad.requires_grad
+    with torch.inference_mode():
+        _, (found,) = backdraw.value_and_grad(loss)(logits((4, 5)))
+    torch.testing.assert_close(found.clone(), grad)
+    assert grad.abs().max() > 0
+
+
+def test_a_default_dtype_or_device_is_none_of_the_noise() -> None:
+    x = logits((20, 5), torch.float32)
+    torch.manual_seed(3)
+    expected = [f(x) for f in (backdraw.gumbel_softmax, backdraw.draw, backdraw.hard_concrete)]
+    before = torch.get_default_dtype()
+    try:
+        torch.set_default_dtype(torch.bfloat16)
+        with torch.device("meta"):
+            torch.manual_seed(3)
+            found = [f(x) for f in (backdraw.gumbel_softmax, backdraw.draw, backdraw.hard_concrete)]
+    finally:
+        torch.set_default_dtype(before)
+    for a, b in zip(found, expected, strict=True):
+        assert torch.equal(a, b)
+
+
+@pytest.mark.parametrize("n", [200, 20_000])
+def test_gumbels_beyond_a_float32s_uniforms(n: int) -> None:
+    x = torch.zeros(n, dtype=torch.float32)
+    torch.manual_seed(1)
+    p = backdraw.Categorical(x)
+    noise = torch.cat([p.perturb_noise(None) for _ in range(4_000_000 // n)])
+    top = torch.topk(noise.double(), 400).values
+    # exp(-g) is exponential: the smallest of many are as far apart as their ranks, and of 24 bits many would be equal.
+    ratio = torch.exp(-top) * noise.numel() / torch.arange(1, 401)
+    assert abs(float(ratio[100:].mean()) - 1.0) < 0.25
+    assert len(torch.unique(top)) > 390
+
+
+@draws
+@pytest.mark.parametrize("shape", SHAPES)
+def test_batched_gradients(f: Any, shape: tuple[int, ...]) -> None:
+    x = logits(shape).requires_grad_()
+    g = logits((3, *shape))
+    y = f(x)
+    (found,) = torch.autograd.grad(y, x, g, is_grads_batched=True, retain_graph=True)
+    expected = torch.stack([torch.autograd.grad(y, x, row, retain_graph=True)[0] for row in g])
+    torch.testing.assert_close(found, expected)
+
+
+@draws
+def test_fake_tensors(f: Any) -> None:
+    from torch._subclasses.fake_tensor import FakeTensorMode
+
+    with FakeTensorMode():
+        assert f(torch.zeros(3, 4)).shape == (3, 4)
+
+
+@draws
+def test_export_of_any_batch(f: Any) -> None:
+    class Module(torch.nn.Module):
+        def forward(self, x: Any) -> Any:
+            return f(x)
+
+    batch = torch.export.Dim("batch")
+    exported = torch.export.export(Module(), (logits((4, 6)),), dynamic_shapes={"x": {0: batch}})
+    x = logits((7, 6))
+    torch.testing.assert_close(exported.module()(x), f(x))
+
+
+def test_cold_trace_that_is_begun_anew() -> None:
+    code = """
+import torch, backdraw
+@torch.compile(backend="eager")
+def f(x):
+    y = backdraw.straight_through(x, rng=backdraw.key(0))
+    torch._dynamo.graph_break()
+    return y
+x = torch.zeros(3, 6)
+print(torch.equal(f(x), backdraw.straight_through(x, rng=backdraw.key(0))))
+"""
+    assert run_python(code) == "True"
