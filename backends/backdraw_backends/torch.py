@@ -59,7 +59,11 @@ class TorchBackend(Backend):
         """Leave true derivatives to torch, unless the rule is faster; give other rules by the autograd.Function."""
         compiling = torch.compiler.is_compiling()
         by_rule = compiling and primitive.rows  # the rule has fewer passes over rows to compile
-        if primitive.native and not by_rule and not (_numpy_wins(arrays[0], rows=primitive.rows) and on_host(arrays)):
+        if (
+            primitive.native
+            and not by_rule
+            and (watched() or not _numpy_wins(arrays[0], rows=primitive.rows) or not on_host(arrays))
+        ):
             return primitive.forward(self, *arrays, **static)[0]
         if primitive.loops and on_host(present(arrays)) and static.get("dtype", torch.float64) in NUMPY:
             primitive = ByNumPy(primitive)
@@ -121,13 +125,13 @@ class TorchBackend(Backend):
 
     def rowwise(self, body: Callable[..., Array], *arrays: Array, **static: Any) -> Array:
         """Run the body, by NumPy where that is faster."""
-        if _numpy_wins(arrays[0]) and free(arrays):
+        if free(arrays) and _numpy_wins(arrays[0]):
             return by_numpy(on_numpy.rowwise, body, *arrays, **static)
         return body(self, *arrays, **static)
 
     def add_to(self, fresh: Array, x: Array) -> Array:
         """Add in place where torch does not watch."""
-        large = _numpy_wins(fresh, rows=False) and free((fresh, x))
+        large = free((fresh, x)) and _numpy_wins(fresh, rows=False)
         return by_numpy(on_numpy.add_to, fresh, x) if large else fresh + self.cast(x, fresh.dtype)
 
     def row_max(self, x: Array) -> Array:
@@ -140,10 +144,10 @@ class TorchBackend(Backend):
 
     def softmax(self, x: Array, temperature: float = 1.0) -> Array:
         """Torch's own kernel where its result is a number, the shifted form where it is not; NumPy's where faster."""
-        if _numpy_wins(x) and free((x,)):
-            return by_numpy(on_numpy.softmax, x, temperature=temperature)
         if not on_host((x,)):
             return super().softmax(x, temperature)
+        if _numpy_wins(x) and not recorded((x,)):
+            return by_numpy(on_numpy.softmax, x, temperature=temperature)
         y = torch.softmax(x if temperature == 1.0 else x / temperature, -1)
         # Equal to itself, but for a NaN: a row of -inf alone, or finite logits too large to divide. It fills the whole row.
         seen = y.detach() if y.numel() < _WORDS else y.detach()[..., 0]
@@ -151,7 +155,7 @@ class TorchBackend(Backend):
 
     def noisy_softmax(self, x: Array, noise: Array, temperature: float) -> Array:
         """Likewise."""
-        if _numpy_wins(x) and free((x, noise)):
+        if free((x, noise)) and _numpy_wins(x):
             return by_numpy(on_numpy.noisy_softmax, x, noise, temperature=temperature)
         return self.softmax(x + noise, temperature)
 
@@ -168,7 +172,7 @@ class TorchBackend(Backend):
 
     def softmax_vjp(self, y: Array, g: Array, temperature: float = 1.0) -> Array:
         """NumPy's where faster."""
-        if _numpy_wins(y) and free((y, g)):
+        if free((y, g)) and _numpy_wins(y):
             return by_numpy(on_numpy.softmax_vjp, y, g, temperature=temperature)
         return super().softmax_vjp(y, g, temperature)
 
@@ -298,8 +302,6 @@ def _plain_vjp(fn: Callable[..., Any], arrays: tuple[Array, ...]) -> tuple[Any, 
 
 def _numpy_wins(x: Array, *, rows: bool = True) -> bool:
     """Whether NumPy is faster: if there are many elements or, at `rows`, if they are short and not few."""
-    if watched():  # sizes may be symbols
-        return False
     n = x.numel()
     return n >= _WORDS and (n >= _ROWS or (rows and x.shape[-1] < _SHORT))
 

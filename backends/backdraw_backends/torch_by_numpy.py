@@ -55,7 +55,7 @@ def on_host(arrays: tuple[Array, ...]) -> bool:
 
 def free(arrays: tuple[Array, ...]) -> bool:
     """Whether NumPy may compute instead: no gradient of torch's own is wanted."""
-    return on_host(arrays) and not recorded(arrays)
+    return not recorded(arrays) and on_host(arrays)
 
 
 def present(arrays: tuple[Array | None, ...]) -> tuple[Array, ...]:
