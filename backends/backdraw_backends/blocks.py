@@ -115,12 +115,12 @@ def fill_rows(body: Callable[..., Any], out: np.ndarray | None, arrays: tuple[np
         out = np.empty(arrays[0].shape, np.result_type(*arrays))
     found = _steps((*arrays, out))
     if found is None:
-        return np.asarray(body(*arrays, out=out))
+        return np.asarray(body(out, *arrays))
     (*pieces, target), step, threads = found
 
     def task(i: int) -> None:
         here = slice(i * step, (i + 1) * step)
-        body(*(a[here] for a in pieces), out=target[here])
+        body(target[here], *(a[here] for a in pieces))
 
     run(task, -(-target.shape[0] // step), threads)
     return out

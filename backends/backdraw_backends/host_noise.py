@@ -143,10 +143,10 @@ def little_noise(kind: str, rng: np.random.Generator, shape: tuple[int, ...], dt
         return None
     if kind == "normal":
         return rng.standard_normal(shape, dtype)
-    # In float64: uniforms of float32 have 24 bits, and their Gumbels would end at 16.6. Near 1, that spares log1p.
-    e = np.maximum(rng.random(shape), 2.0**-54)
-    np.negative(np.log(e, e), e)
-    return (e if kind == "exponential" else np.negative(np.log(e, e), e)).astype(dtype, copy=False)
+    # Drawn in float64: NumPy's float32 exponentials are coarse near 0, where the largest Gumbels come from. Some are 0.
+    e = rng.standard_exponential(shape).astype(dtype, copy=False)
+    np.maximum(e, 2.0**-60, out=e)
+    return e if kind == "exponential" else np.negative(np.log(e, e), e)
 
 
 def _uniform(words: np.ndarray, out: np.ndarray) -> np.ndarray:

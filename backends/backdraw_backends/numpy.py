@@ -57,6 +57,8 @@ class NumPyBackend(StandardBackend):
 
     def owns(self, x: object) -> bool:
         """Whether `x` is a NumPy array or scalar."""
+        if type(x) is np.ndarray or type(x) is Traced:
+            return True
         if isinstance(x, np.ma.MaskedArray):
             raise InvalidTypeError("expected an array without a mask, got a masked one; take where= of the distribution")
         return isinstance(x, (np.ndarray, np.generic))
@@ -65,7 +67,7 @@ class NumPyBackend(StandardBackend):
         """Return a plain ndarray."""
         if type(x) is np.ndarray or x is None:
             return x
-        if type(x) is Traced:
+        if type(x) is Traced and x._tape is not None:
             x.check_thread()
         return np.asarray(x)
 
@@ -155,22 +157,24 @@ class NumPyBackend(StandardBackend):
 
     def softmax(self, x: Array, temperature: float = 1.0) -> Array:
         """Softmax of ``x / temperature``, in place on each block."""
-        return self._filled(_softmax, None, x, temperature=temperature)
+        return self._filled(_softmax, None, temperature, x)
 
     def noisy_softmax(self, x: Array, noise: Array, temperature: float) -> Array:
         """Likewise, in the memory of the noise where it has rows."""
         noise = self.raw(noise)
-        return self._filled(_noisy_softmax, noise if noise.flags.carray else None, x, noise, temperature=temperature)
+        return self._filled(_noisy_softmax, noise if noise.flags.carray else None, temperature, x, noise)
 
     def softmax_vjp(self, y: Array, g: Array, temperature: float = 1.0) -> Array:
         """Pull a cotangent back, in place on each block."""
-        return self._filled(_softmax_vjp, None, y, g, temperature=temperature)
+        if y.size < blocks.BLOCK:
+            return _softmax_vjp(self, None, temperature, self.raw(y), self.raw(g))
+        return self._filled(_softmax_vjp, None, temperature, y, g)
 
-    def _filled(self, body: Callable[..., Array], out: np.ndarray | None, *arrays: Array, **static: Any) -> Array:
+    def _filled(self, body: Callable[..., Array], out: np.ndarray | None, temperature: float, *arrays: Array) -> Array:
         plain = tuple([x if type(x) is np.ndarray else self.raw(x) for x in arrays])
         if plain[0].size < blocks.BLOCK:
-            return _quietly(body, self, *plain, out=out, **static)
-        return blocks.fill_rows(lambda *parts, out: _quietly(body, self, *parts, out=out, **static), out, plain)
+            return _quietly(body, self, out, temperature, *plain)
+        return blocks.fill_rows(lambda out, *parts: _quietly(body, self, out, temperature, *parts), out, plain)
 
     def hardmax(self, x: Array) -> Array:
         """Set the ones among zeros that are never written."""
@@ -311,12 +315,12 @@ def _argmax(be: NumPyBackend, x: np.ndarray) -> np.ndarray:  # noqa: ARG001
     return np.where(np.take_along_axis(x, index, -1) == -np.inf, x.shape[-1], index)
 
 
-def _softmax(be: NumPyBackend, x: np.ndarray, *, out: np.ndarray | None, temperature: float) -> np.ndarray:
+def _softmax(be: NumPyBackend, out: np.ndarray | None, temperature: float, x: np.ndarray) -> np.ndarray:
     return _shifted_softmax(np.subtract(x, _top(be, x), out), temperature)
 
 
 def _noisy_softmax(
-    be: NumPyBackend, x: np.ndarray, noise: np.ndarray, *, out: np.ndarray | None, temperature: float
+    be: NumPyBackend, out: np.ndarray | None, temperature: float, x: np.ndarray, noise: np.ndarray
 ) -> np.ndarray:
     z = np.add(x, noise, out)
     z -= _top(be, z)
@@ -338,11 +342,10 @@ def _shifted_softmax(z: np.ndarray, temperature: float) -> np.ndarray:
 
 def _softmax_vjp(
     be: NumPyBackend,  # noqa: ARG001
-    y: np.ndarray,
-    g: np.ndarray,
-    *,
     out: np.ndarray | None,
     temperature: float,
+    y: np.ndarray,
+    g: np.ndarray,
 ) -> np.ndarray:
     few = y.size < _MANY or y.shape[-1] < _SHORT // 2
     back = np.subtract(g, _sum_rows(y * g) if few else np.vecdot(y, g)[..., np.newaxis], out)
