@@ -38,24 +38,26 @@ def top(be: Backend, u: Array, k: int) -> Array:
     """Return the vertex of the k largest, in the dtype of u; zeros where fewer than k are above -inf."""
     xp, n = be.xp, u.shape[-1]
     if k in (0, n):
-        return be.cast(_certain(be, u, k) & xp.all(u > -xp.inf, axis=-1, keepdims=True), u.dtype)
+        return be.cast(_certain(be, u, k) > 0, u.dtype)
     least, _ = kth(be, u, k)
     return be.cast(largest(be, u, least, k) & (least > -xp.inf), u.dtype)
 
 
 def _certain(be: Backend, u: Array, k: int) -> Array:
-    return (u > -be.xp.inf) if k else (u != u)
+    """Return the log-odds inf of all or -inf of no items; -inf too where an item is missing, and NaN in a row with a NaN."""
+    xp, u = be.xp, be.stop_gradient(u)
+    most = be.row_max(-u if k else u)
+    return xp.broadcast_to(xp.where(most < xp.inf, xp.inf if k else -xp.inf, -most), u.shape)
 
 
 def odds(be: Backend, u: Array, k: int, temperature: float, *, exact: bool = False) -> Odds:
     """Return log-odds of bits whose number of ones is k on average: nearly, or `exact`; tau is a constant to derivatives."""
     xp, n = be.xp, u.shape[-1]
     if k in (0, n):
-        sure = _certain(be, u, k)
-        return Odds(xp.where(sure, xp.inf, xp.full_like(u, -xp.inf)), xp.full_like(sure, k > 0))
+        return Odds(_certain(be, u, k), xp.full_like(u, k > 0, dtype=xp.bool))
     least, after = kth(be, u, k)
     mask = largest(be, be.stop_gradient(u), least, k)
-    origin = xp.where(least > -xp.inf, least, 0.0)
+    origin = xp.where(least == -xp.inf, 0.0, least)
     half = be.clip((origin - after) / (2.0 * temperature), 0.0, _FAR)
     z = (u - origin) / temperature + half  # 0 lies halfway between the k-th and the next
     return Odds(z - _tau(be, be.stop_gradient(z), mask, half, exact), mask)
@@ -102,12 +104,12 @@ def project(be: Backend, u: Array, k: int, temperature: float) -> Array:
     """Project u / temperature onto the points between 0 and 1 that sum to k; zeros where fewer than k are above -inf."""
     xp, n = be.xp, u.shape[-1]
     if k in (0, n):
-        return top(be, u, k)
+        return be.sigmoid(_certain(be, u, k))
     least, _ = kth(be, u, k)
-    live = least > -xp.inf
+    live = least != -xp.inf
     # y = clip(z - tau, 0, 1), and with the k-th largest z at 0 tau is in [-1, 0].
     z = be.clip((u - xp.where(live, least, 0.0)) / temperature, -1.0, 1.0)
-    low, high = -xp.ones_like(least), xp.zeros_like(least)
+    low, high = 0.0 * be.row_sum(z) - 1.0, xp.zeros_like(least)  # NaN in a row with a NaN
 
     def halve(bracket: tuple[Array, Array], _: Array) -> tuple[tuple[Array, Array], None]:
         low, high = bracket

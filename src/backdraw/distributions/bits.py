@@ -47,14 +47,14 @@ def _tempered_fwd(be: Backend, u: Array, temperature: Array) -> tuple[Array, Any
     xp, wide = be.xp, widened(be, u)
     t = be.cast(temperature, wide.dtype)
     bound = 1000.0 * be.stop_gradient(t)
-    kept = xp.abs(wide) < bound
-    z = xp.where(kept, wide, xp.where(wide > 0, bound, -bound)) / t
-    return z, (z, kept, u, temperature)
+    cut = xp.abs(wide) >= bound
+    z = xp.where(cut, xp.where(wide > 0, bound, -bound), wide) / t
+    return z, (z, cut, u, temperature)
 
 
 def _tempered_vjp(be: Backend, residuals: Any, g: Array) -> tuple[Array, Array]:
-    z, kept, u, t = residuals
-    g = be.xp.where(kept, g, 0.0) / be.cast(t, g.dtype)
+    z, cut, u, t = residuals
+    g = be.xp.where(cut, 0.0, g) / be.cast(t, g.dtype)
     return be.cast(g, u.dtype), be.cast(-be.xp.sum(g * z), t.dtype)
 
 

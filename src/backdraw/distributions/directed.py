@@ -30,7 +30,7 @@ class Eliminated(NamedTuple):
 
 
 def _finite(be: Backend, x: Array) -> Array:
-    return be.xp.where(x > -be.xp.inf, x, 0.0)
+    return be.xp.where(x == -be.xp.inf, 0.0, x)
 
 
 def _log(be: Backend, x: Array) -> Array:
@@ -39,14 +39,15 @@ def _log(be: Backend, x: Array) -> Array:
 
 def _exp(be: Backend, x: Array, over: Array) -> Array:
     """``exp(x - over)``, 0 where x is -inf."""
-    live = x > -be.xp.inf
-    return be.xp.where(live, be.xp.exp(be.xp.where(live, x - _finite(be, over), 0.0)), 0.0)
+    none = x == -be.xp.inf
+    return be.xp.where(none, 0.0, be.xp.exp(be.xp.where(none, 0.0, x - _finite(be, over))))
 
 
 def _add(be: Backend, x: Array, y: Array) -> Array:
     top = _finite(be, be.stop_gradient(be.xp.maximum(x, y)))
     total = _exp(be, x, top) + _exp(be, y, top)
-    return be.xp.where(total > 0, top + be.xp.log(be.xp.where(total > 0, total, 1.0)), -be.xp.inf)
+    live = total != 0  # a NaN lives on
+    return be.xp.where(live, top + be.xp.log(be.xp.where(live, total, 1.0)), -be.xp.inf)
 
 
 def _column(be: Backend, x: Array, k: Array) -> Array:

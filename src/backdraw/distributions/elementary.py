@@ -27,7 +27,7 @@ def _moves(be: Backend, x: Array, k: int) -> tuple[Array, Array, int]:
 
 
 def _ratio(be: Backend, a: Array, b: Array) -> Array:
-    live = b > 0
+    live = b != 0  # a NaN lives on
     return be.xp.where(live, a / be.xp.where(live, b, 1.0), 0.0)
 
 
@@ -135,7 +135,7 @@ def covariance(be: Backend, x: Array, g: Array, k: int) -> Array:
 def log_total(be: Backend, x: Array, k: int) -> Array:
     """Return the log-probability that bits of these log-odds have k ones, with a last axis of size 1."""
     total = _counts(be, *_moves(be, x, k))[0][-1, ...][..., None]
-    live = total > 0
+    live = total != 0
     return be.xp.where(live, be.xp.log(be.xp.where(live, total, 1.0)), -be.xp.inf)
 
 

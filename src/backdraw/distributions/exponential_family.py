@@ -137,12 +137,12 @@ class ExponentialFamily(Distribution, ABC):
 
 
 def scaled(be: Backend, u: Array, temperature: Any) -> Array:
-    """Return ``u / temperature`` in float64, so that sums of four differences are finite; -inf stays what it is."""
+    """Return ``u / temperature`` in float64, so that sums of four differences are finite; -inf and NaN stay what they are."""
     xp = be.xp
     u = be.cast(u, xp.float64)
     bound = be.lowest(u) / 8.0
     z = u if isinstance(temperature, float) and temperature == 1.0 else u / temperature
-    return xp.where(u > -xp.inf, be.clip(z, bound, -bound), -xp.inf)
+    return xp.where(u == -xp.inf, -xp.inf, be.clip(z, bound, -bound))
 
 
 def flat(be: Backend, x: Array) -> Array:
@@ -269,7 +269,7 @@ def _entropy(be: Backend, u: Array, *, family: Family) -> Array:
     xp, m = be.xp, family.marginals(be, u, temperature=1.0)[..., : u.shape[-1]]
     total = family.log_partition(be, u)
     value = total - xp.sum(xp.where(m > 0, m * finite(be, scaled(be, u, 1.0)), 0.0), axis=-1, keepdims=True)
-    return xp.where(total > -xp.inf, value, 0.0)
+    return xp.where(total == -xp.inf, 0.0, value)
 
 
 def _entropy_vjp(be: Backend, residuals: Any, g: Array, *, family: Family, event: int) -> tuple[Array]:

@@ -40,13 +40,13 @@ def _projected(be: Backend, u: Array, *, k: int, temperature: float) -> Array:
 
 
 def _pull_projected(be: Backend, y: Array, g: Array, *, k: int, temperature: float) -> Array:  # noqa: ARG001
-    free = be.cast((y > 0) & (y < 1), g.dtype)
+    free = be.xp.ceil(y) - be.xp.floor(y)  # 1 between 0 and 1, NaN where y is
     return free * (g - _mean(be, free, g)) / temperature
 
 
 def _live(be: Backend, u: Array, k: int) -> Array:
-    finite = be.cast(be.stop_gradient(u) > -be.xp.inf, u.dtype)
-    return be.row_sum(finite) >= k
+    live = be.cast(be.stop_gradient(u) != -be.xp.inf, u.dtype)
+    return be.row_sum(live) >= k
 
 
 def _mean(be: Backend, weights: Array, g: Array) -> Array:
@@ -112,17 +112,17 @@ def _tempered_fwd(be: Backend, u: Array, temperature: Array, *, k: int) -> tuple
     ordered = xp.sort(be.stop_gradient(wide), axis=-1, stable=False)
     at = u.shape[-1] - max(k, 1)
     origin = ordered[..., at : at + 1]
-    below = wide - xp.where(origin > -xp.inf, origin, 0.0)
+    below = wide - xp.where(origin == -xp.inf, 0.0, origin)
     # Beyond +-2000 an item is in or out in every dtype: cut there, so that the derivative in t has no 0 * inf.
     bound = 2000.0 * be.stop_gradient(t)
-    kept = xp.abs(below) < bound
-    z = xp.where(kept, below, xp.where(below > 0, bound, -bound)) / t
-    return xp.where(wide == -xp.inf, -xp.inf, z), (z, kept, u, temperature)
+    cut = xp.abs(below) >= bound
+    z = xp.where(cut, xp.where(below > 0, bound, -bound), below) / t
+    return xp.where(wide == -xp.inf, -xp.inf, z), (z, cut, u, temperature)
 
 
 def _tempered_vjp(be: Backend, residuals: Any, g: Array, *, k: int) -> tuple[Array, Array]:  # noqa: ARG001
-    z, kept, u, t = residuals
-    g = be.xp.where(kept, g, 0.0) / be.cast(t, g.dtype)
+    z, cut, u, t = residuals
+    g = be.xp.where(cut, 0.0, g) / be.cast(t, g.dtype)
     return be.cast(g, u.dtype), be.cast(-be.xp.sum(g * z), t.dtype)
 
 

@@ -84,7 +84,8 @@ def _by_products(be: Backend, u: Array, w: Array, temperature: float) -> tuple[A
     total = be.at_least(be.row_sum(p), FLOOR)
     p = xp.concat([p / total, weights[-1:, ...]], axis=0)
     first, scale = p[0, ...], xp.sum(tops, axis=0) + xp.sum(shift + xp.log(total), axis=0)
-    v = xp.where(first > 0, scale + xp.log(xp.where(first > 0, first, 1.0)), -xp.inf)
+    live = first != 0  # a NaN lives on
+    v = xp.where(live, scale + xp.log(xp.where(live, first, 1.0)), -xp.inf)
     return xp.all(q >= FLOOR), v, 1.0 / be.at_least(q, FLOOR), steps, p[1:, ...]
 
 

@@ -66,8 +66,8 @@ def _order(be: Backend, u: Array, k: int) -> Array:
 def _finite(be: Backend, u: Array, temperature: float) -> tuple[Array, Array, Array]:
     """Return the utilities over the temperature, 0 for -inf, with a mask of the others, as numbers, and their number."""
     s = scaled(be, u, temperature)
-    live = be.xp.astype(s > -be.xp.inf, s.dtype)
-    return be.xp.where(s > -be.xp.inf, s, 0.0), live, be.row_sum(live)
+    live = be.xp.astype(s != -be.xp.inf, s.dtype)
+    return be.xp.where(s == -be.xp.inf, 0.0, s), live, be.row_sum(live)
 
 
 def _places(be: Backend, like: Array, k: int) -> Array:

@@ -37,6 +37,7 @@ class Rooted:
         places = xp.arange(self.n, device=be.device(z))
         logits = xp.where((places[:, None] == places) | (places[:, None] == 0), -xp.inf, logits)
         top = finite(be, be.stop_gradient(xp.max(logits, axis=-1)))
+        top = top + 0.0 * be.row_max(top)  # with one NaN, all logits are
         return logits - top[..., None], top
 
     def marginals(self, be: Backend, u: Array, t: Array | None = None, *, temperature: float) -> Array:
@@ -44,8 +45,8 @@ class Rooted:
         xp, logits = be.xp, self._logits(be, scaled(be, u, temperature if t is None else t))[0]
         e = directed.eliminate(be, logits)
         logs = logits + directed.transfer(be, e)
-        live = (logs > -xp.inf) & _exists(be, e)[..., None]
-        return self._flat(be, xp.where(live, xp.exp(xp.where(live, logs, 0.0)), 0.0))
+        none = (logs == -xp.inf) | ~_exists(be, e)[..., None]
+        return self._flat(be, xp.where(none, 0.0, xp.exp(xp.where(none, 0.0, logs))))
 
     def pulled(self, be: Backend, u: Array, packed: Array, g: Array, t: Array | None = None, *, temperature: float) -> Array:
         """Covariance times g."""
@@ -55,8 +56,8 @@ class Rooted:
         e = directed.eliminate(be, logits)
         tau, scale = directed.tangent(be, logits, e, g)
         logs = logits + scale
-        live = (logs > -xp.inf) & _exists(be, e)[..., None]
-        back = xp.where(live, xp.exp(xp.where(live, logs, 0.0)) * tau, 0.0) + self._children(be, packed) * g
+        none = (logs == -xp.inf) | ~_exists(be, e)[..., None]
+        back = xp.where(none, 0.0, xp.exp(xp.where(none, 0.0, logs)) * tau) + self._children(be, packed) * g
         return self._flat(be, back)
 
     def log_partition(self, be: Backend, u: Array) -> Array:
@@ -116,4 +117,4 @@ def _places(n: int, root: int) -> np.ndarray:
 
 
 def _exists(be: Backend, e: directed.Eliminated) -> Array:
-    return be.xp.all(e.total[..., 1:] > -be.xp.inf, axis=-1, keepdims=True)
+    return be.xp.all(e.total[..., 1:] != -be.xp.inf, axis=-1, keepdims=True)

@@ -106,20 +106,21 @@ def _tempered(be: Backend, u: Array, temperature: Array, axis: int) -> tuple[Arr
     # Beyond -1000 the softmax is 0 in every dtype: cut there, so that the derivative in t has no 0 * inf.
     floor = -1000.0 * be.stop_gradient(t)
     below = xp.maximum(u, be.at_least(top, 0.0) + be.lowest(u)) - top  # u - top, without overflow
-    kept = (below > floor) & (u > -xp.inf)  # in a row of -inf alone, top is no entry
-    z = xp.where(kept, below, floor) / t
-    return xp.where(u == -xp.inf, -xp.inf, z), kept
+    none = u == -xp.inf
+    cut = (below <= floor) | none  # in a row of -inf alone, top is no entry; a NaN lives on
+    z = xp.where(cut, floor, below) / t
+    return xp.where(none, -xp.inf, z), cut
 
 
 def _tempered_vjp(be: Backend, residuals: Any, g: Array, *, axis: int) -> tuple[Array, Array]:  # noqa: ARG001
-    z, kept, u, t = residuals
-    g = be.xp.where(kept, g, 0.0) / be.cast(t, g.dtype)
-    return be.cast(g, u.dtype), be.cast(-be.xp.sum(g * be.xp.where(kept, z, 0.0)), t.dtype)
+    z, cut, u, t = residuals
+    g = be.xp.where(cut, 0.0, g) / be.cast(t, g.dtype)
+    return be.cast(g, u.dtype), be.cast(-be.xp.sum(g * be.xp.where(cut, 0.0, z)), t.dtype)
 
 
 def _tempered_fwd(be: Backend, u: Array, temperature: Array, *, axis: int) -> tuple[Array, Any]:
-    z, kept = _tempered(be, u, temperature, axis)
-    return z, (z, kept, u, temperature)
+    z, cut = _tempered(be, u, temperature, axis)
+    return z, (z, cut, u, temperature)
 
 
 tempered.defvjp(_tempered_fwd, _tempered_vjp)

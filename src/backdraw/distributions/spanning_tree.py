@@ -98,8 +98,8 @@ class Graph:
                 back = self._rooted.pulled(be, flat(be, logits), row, flat(be, self._matrix(be, g, 0.0)), temperature=1.0)
                 return self._both_ways(be, back)
 
-            live = xp.any(m > 0, axis=-1, keepdims=True) & (z > -xp.inf)
-            return xp.where(live, self._either(be, z, fast, safe), 0.0)
+            dead = xp.all(m == 0, axis=-1, keepdims=True) | (z == -xp.inf)
+            return xp.where(dead, 0.0, self._either(be, z, fast, safe))
 
         inverse = xp.all(row[..., 0] > 0)  # nothing else has anything on its diagonal
         return be.either(inverse, by_inverse, otherwise, u, m, w, row, g)

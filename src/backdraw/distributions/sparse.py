@@ -49,11 +49,12 @@ def _sparse(be: Backend, u: Array, *, temperature: float, regularizer: str) -> A
     s = xp.sort(be.at_least(be.stop_gradient(z), -1.0), axis=-1, descending=True, stable=False)
     rank = be.cumsum(xp.ones_like(s))
     tau = _tau(be, s, rank, be.cumsum, euclidean)
-    support = z > xp.max(xp.where(s > tau, tau, -1.0), axis=-1, keepdims=True)  # empty in a row of -inf alone
+    tau = xp.max(xp.where(s <= tau, -1.0, tau), axis=-1, keepdims=True)
+    none, support = tau - tau, z > tau  # NaN in a row with a NaN; empty in one of -inf alone
     # And once more from the support, as a function to be differentiated: a sum is also more exact than a cumulative one.
     count = be.at_least(xp.sum(xp.astype(support, z.dtype), axis=-1, keepdims=True), 1.0)
     tau = _tau(be, xp.where(support, z, 0.0), count, lambda x: xp.sum(x, axis=-1, keepdims=True), euclidean)
-    y = xp.where(support, be.at_least(xp.where(support, z, 0.0) - tau, 0.0), 0.0)
+    y = xp.where(support, be.at_least(xp.where(support, z, 0.0) - tau, 0.0), none)
     return y if euclidean else y * y
 
 
@@ -84,9 +85,9 @@ def _sparse_vjp(
 def _pull(be: Backend, y: Array, g: Array, *, temperature: float, regularizer: str) -> Array:
     xp, support = be.xp, y > 0
     s = (
-        xp.astype(support, y.dtype)
+        xp.where(support, 1.0, y)  # a NaN lives on
         if regularizer == "euclidean"
-        else xp.where(support, xp.sqrt(xp.where(support, y, 1.0)), 0.0)
+        else xp.where(support, xp.sqrt(xp.where(support, y, 1.0)), y)
     )
     total = be.at_least(xp.sum(s, axis=-1, keepdims=True), 0.5)  # 1 or more, and 0 in a row of -inf alone
     return s * (g - xp.sum(s * g, axis=-1, keepdims=True) / total) / temperature
@@ -139,7 +140,7 @@ def _sparse_bit_vjp(
 def _slope(be: Backend, u: Array, *, temperature: float, regularizer: str) -> Array:
     xp, d = be.xp, _difference(be, u, temperature, regularizer)
     if regularizer == "euclidean":
-        return xp.where(xp.abs(d) < 1.0, 0.5, xp.zeros_like(d)) / temperature
+        return xp.where(xp.abs(d) < 1.0, 0.5, d - d) / temperature
     return (1.0 - d) * (1.0 + d) / (2.0 * xp.sqrt(2.0 - d * d)) / temperature
 
 
@@ -176,7 +177,7 @@ def _stretched_vjp(
     z, u = residuals
     low, high = limits
     slope = (z - low) * (high - z) / ((high - low) * temperature)  # (high - low) s (1 - s) / t
-    back = be.xp.where((z > 0) & (z < 1), be.cast(g, z.dtype) * slope, 0.0)
+    back = be.xp.where((z <= 0) | (z >= 1), 0.0, be.cast(g, z.dtype) * slope)
     return (back if u is None else be.xp.astype(back, u.dtype),)
 
 

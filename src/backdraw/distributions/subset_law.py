@@ -67,7 +67,7 @@ def _log_partition(be: Backend, u: Array, *, k: int) -> Array:
     total = elementary.log_total(be, x, k)
     ins, outs = _log_bits(be, x)
     value = be.row_sum(xp.where(top, _finite(be, u) - _finite(be, ins), -_finite(be, outs))) + total
-    return xp.where(total > -xp.inf, value, -xp.inf)
+    return xp.where(total == -xp.inf, -xp.inf, value)
 
 
 log_partition = OfRows(_log_partition, lambda be, u, *, k: _marginals_of(be, u, k))
@@ -77,8 +77,8 @@ def _log_prob(be: Backend, u: Array, y: Array, *, k: int) -> Array:
     xp, x = be.xp, balance.odds(be, u, k, 1.0).x
     ins, outs = _log_bits(be, x)
     total = elementary.log_total(be, x, k)
-    possible = _is_subset(be, u, y, k) & (total > -xp.inf)
-    value = be.row_sum(xp.where(y > 0, ins, outs)) - xp.where(total > -xp.inf, total, 0.0)
+    possible = _is_subset(be, u, y, k) & (total != -xp.inf)
+    value = be.row_sum(xp.where(y > 0, ins, outs)) - _finite(be, total)
     return xp.where(possible, value, -xp.inf)
 
 
@@ -94,7 +94,7 @@ def _log_prob_of_mean(be: Backend, u: Array, y: Array, *, k: int) -> Array:
 
 def _is_subset(be: Backend, u: Array, y: Array, k: int) -> Array:
     xp = be.xp
-    member = ((y == 0) | ((y == 1) & (u > -xp.inf))) & (be.row_sum(y) == k)
+    member = ((y == 0) | ((y == 1) & (u != -xp.inf))) & (be.row_sum(y) == k)
     return xp.all(member, axis=-1, keepdims=True)
 
 

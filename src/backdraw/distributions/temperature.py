@@ -9,7 +9,7 @@ HUGE = 1e300  # that a few of it may still be added up
 
 
 def scaled(be: Backend, x: Array, temperature: float = 1.0) -> Array:
-    """Return utilities over a number; -inf stays what it is, all else is finite."""
+    """Return utilities over a number; -inf and NaN stay what they are, all else is finite."""
     xp = be.xp
     z = be.cast(x, xp.float64)
     if xp.finfo(x.dtype).bits == 64:  # only there may a quotient or a sum of several overflow
@@ -28,9 +28,9 @@ def _tempered_fwd(be: Backend, x: Array, temperature: Array) -> tuple[Array, Any
     xp = be.xp
     with be.double():
         wide, t = be.cast(x, xp.float64), be.cast(temperature, xp.float64)
-        live = wide > -xp.inf
+        none = wide == -xp.inf
         bound = HUGE * xp.minimum(be.stop_gradient(t), xp.ones_like(t))
-        z = xp.where(live, xp.minimum(xp.maximum(xp.where(live, wide, 0.0), -bound), bound) / t, -xp.inf)
+        z = xp.where(none, -xp.inf, xp.minimum(xp.maximum(xp.where(none, 0.0, wide), -bound), bound) / t)
     return z, (z, x, temperature)
 
 
@@ -39,7 +39,7 @@ def _tempered_bwd(be: Backend, residuals: Any, g: Array) -> tuple[Array, Array]:
     xp = be.xp
     with be.double():
         t = be.cast(temperature, xp.float64)
-        scale = xp.sum(g * xp.where(z > -xp.inf, z, 0.0)) / t
+        scale = xp.sum(g * xp.where(z == -xp.inf, 0.0, z)) / t
         return be.cast(g / t, x.dtype), be.cast(-scale, temperature.dtype)
 
 
