@@ -106,8 +106,7 @@ def _log_prob_vjp(be: Backend, residuals: Any, g: Array) -> tuple[Array, Array]:
     xp, u = be.xp, widened(be, residuals[0])
     g = be.cast(g, u.dtype)
     to_logits = g * (be.cast(x, u.dtype) - be.sigmoid(u))
-    if to_logits.ndim > logits.ndim:  # x has more samples in front
-        to_logits = xp.sum(xp.reshape(to_logits, (-1, *logits.shape)), axis=0)
+    to_logits = fold(be, to_logits, logits)  # x may have more samples in front
     to_x = g * xp.where(xp.isinf(u), 0.0, u)
     return be.cast(to_logits, logits.dtype), be.cast(to_x, x.dtype)
 

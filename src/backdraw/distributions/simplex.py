@@ -3,6 +3,7 @@
 from typing import Any
 
 from backdraw.backend import Array, Backend
+from backdraw.distributions.base import fold
 from backdraw.primitive import primitive
 
 
@@ -183,8 +184,7 @@ def _log_prob_vjp(be: Backend, residuals: Any, g: Array, *, axis: int) -> tuple[
     g = xp.expand_dims(be.cast(g, logp.dtype), axis=axis)
     wide = be.cast(x, logp.dtype)
     to_logits = g * (wide - xp.sum(wide, axis=axis, keepdims=True) * xp.exp(logp))
-    shape = logits.shape  # x may have more samples in front
-    to_logits = xp.sum(xp.reshape(to_logits, (-1, *shape)), axis=0) if to_logits.ndim > logits.ndim else to_logits
+    to_logits = fold(be, to_logits, logits)  # x may have more samples in front
     return be.cast(to_logits, logits.dtype), be.cast(g * _finite(xp, logp), x.dtype)
 
 
