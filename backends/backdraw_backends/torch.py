@@ -214,7 +214,7 @@ class TorchBackend(Backend):
         aim = uniform * edges[..., -1:]
         if extra == 0:
             return torch.searchsorted(edges, aim, right=True)
-        aim = aim.reshape(-1, *rows).movedim(0, -1).contiguous()
+        aim = aim.reshape(math.prod(uniform.shape[:extra]), *rows).movedim(0, -1).contiguous()
         return torch.searchsorted(edges, aim, right=True).movedim(-1, 0).reshape(uniform.shape)
 
     def one_hot(self, index: Array, n: int, dtype: Any) -> Array:

@@ -222,7 +222,10 @@ def check_shape(shape: Any) -> tuple[int, ...]:
 
 def fold(be: Backend, g: Array, x: Array) -> Array:
     """Sum the cotangent of several samples in front over them, to the shape of their parameter x."""
-    return be.sum_samples(be.xp.reshape(g, (-1, *x.shape))) if g.ndim > x.ndim else g
+    if g.ndim == x.ndim:
+        return g
+    samples = math.prod(g.shape[: g.ndim - x.ndim])  # of arrays without elements, reshape could not tell
+    return be.sum_samples(be.xp.reshape(g, (samples, *x.shape)))
 
 
 @primitive(native=True)

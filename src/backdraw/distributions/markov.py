@@ -48,7 +48,7 @@ def kernels(be: Backend, u: Array, w: Array, temperature: float = 1.0) -> tuple[
     if w.shape[-3] == 0:
         last, steps = time_first(be, u, w, temperature)
         return last[0, ...], (last[:0, ...], steps, last[:0, ...])
-    if be.fuses:
+    if be.fuses or 0 in w.shape:  # what is empty has no largest
         v, *kernels = _by_logarithms(be, u, w, temperature)
         return v, tuple(kernels)
     enough, *found = _by_products(be, u, w, temperature)

@@ -73,7 +73,7 @@ def arsm(f: Function, dist: Distribution | Array, *, samples: int = 1, rng: Any 
     xp = be.xp
     states = p.logits.shape[p.axis]
     x, shares = p.swaps(p.swap_noise(rng, (n,)), _pairs(states))
-    values = evaluate(f, xp.reshape(x, (-1, *x.shape[2:])), p)
+    values = evaluate(f, xp.reshape(x, (x.shape[0] * x.shape[1], *x.shape[2:])), p)
     plain = xp.reshape(constant(be, values), (*x.shape[:2], *values.shape[1:]))
     # Less the first, which changes nothing: the weights of the shares sum to zero.
     swapped = _square(be, plain - plain[:1, ...], states)
