@@ -129,6 +129,11 @@ class TorchBackend(Backend):
             return by_numpy(on_numpy.rowwise, body, *arrays, **static)
         return body(self, *arrays, **static)
 
+    def constant(self, x: np.ndarray, like: Array) -> Array:
+        """Ask the tensor for its dtype: torch.compile, which traces NumPy too, refuses to ask the array."""
+        found = torch.as_tensor(x, device=like.device)
+        return found.to(like.dtype if found.is_floating_point() else torch.int64)
+
     def add_to(self, fresh: Array, x: Array) -> Array:
         """Add in place where torch does not watch."""
         large = free((fresh, x)) and _numpy_wins(fresh, rows=False)

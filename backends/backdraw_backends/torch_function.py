@@ -19,11 +19,11 @@ class Apply(torch.autograd.Function):
     def forward(be: Backend, primitive: Primitive, static: Any, *arrays: Any) -> Any:
         """Run the primitive; return its output, its own residuals, and where all residuals are."""
         out, residuals = primitive.forward(be, *arrays, **dict(static))
-        # Where each residual is found again: among the arrays, then the output, then what is returned beside it.
+        # Where each residual is found again: among the arrays, then the output, then what is returned beside it, once.
         places: list[int | None] = []
         extra: list[Any] = []
         for r in residuals:
-            place = None if r is None else next((i for i, a in enumerate((*arrays, out)) if a is r), None)
+            place = None if r is None else next((i for i, a in enumerate((*arrays, out, *extra)) if a is r), None)
             if r is not None and place is None:
                 place = len(arrays) + 1 + len(extra)
                 extra.append(r)

@@ -5,7 +5,8 @@ import sys
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext, suppress
-from typing import TYPE_CHECKING, Any
+from functools import cache, wraps
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import numpy as np
 
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from backdraw.primitive import Primitive
 
 Array = Any  # an array of whichever framework; the Array API has no common base class
+F = TypeVar("F", bound=Callable[..., Any])
 
 # Our own adapters, in a folder beside the core; others come through the entry points of the same name.
 GROUP = "backdraw.backends"
@@ -422,6 +424,18 @@ def load_imported() -> None:
 # trace is begun anew.
 _meet._dynamo_marked_constant = True  # type: ignore[attr-defined]
 load_imported._dynamo_marked_constant = True  # type: ignore[attr-defined]
+
+
+def remembered(function: F) -> F:
+    """Call a function of ints and tuples of them once for each; torch.compile takes what it returns for constants."""
+    once = cache(function)
+
+    @wraps(function)
+    def call(*arguments: Any) -> Any:  # torch.compile would trace into what `cache` returns
+        return once(*arguments)
+
+    call._dynamo_marked_constant = True  # type: ignore[attr-defined]
+    return cast(F, call)
 
 
 def _learn(x: Array) -> Backend:

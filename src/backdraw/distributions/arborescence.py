@@ -1,5 +1,6 @@
 """Arborescences: directed spanning trees from a root."""
 
+import operator
 from dataclasses import dataclass
 from numbers import Integral
 from typing import ClassVar
@@ -81,9 +82,9 @@ class Arborescence(ExponentialFamily):
     @property
     def family(self) -> Rooted:
         """The arborescences from the root."""
-        return Rooted(self.logits.shape[-1], self.root)
+        return Rooted(operator.index(self.logits.shape[-1]), self.root)  # under torch.compile a part of the program
 
     @property
     def noise_size(self) -> int:
         """The number of uniforms of a draw: n * n."""
-        return self.logits.shape[-1] ** 2
+        return self.family.n**2

@@ -17,7 +17,7 @@ _TOLERANCE = (
 
 def inverse(be: Backend, w: Array, edges: trees.Edges | None) -> tuple[Array, Array]:
     """Return G, with the mean weight of a node as s, and the diagonal of what it is the inverse of."""
-    xp, n = be.xp, trees.nodes_of(edges, w.shape[-1])
+    xp, n = be.xp, trees.nodes_of(edges, trees.count_of(w))
     matrix, own = trees.laplacian(be, w, edges, (2.0 / n**2) * xp.sum(w, axis=-1, keepdims=True))
     return be.inverse(matrix), own
 
@@ -43,7 +43,7 @@ def accurate(be: Backend, g: Array, own: Array, r: Array, both: Array) -> Array:
 
 def tangent(be: Backend, g: Array, dw: Array, edges: trees.Edges | None) -> Array:
     """Return the tangent of the resistances of the edges for that of their weights."""
-    return -resistances(be, g @ (trees.laplacian(be, dw, edges)[0] @ g), edges, dw.shape[-1])[0]
+    return -resistances(be, g @ (trees.laplacian(be, dw, edges)[0] @ g), edges, trees.count_of(dw))[0]
 
 
 def _diagonal(be: Backend, g: Array) -> Array:

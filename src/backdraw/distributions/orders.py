@@ -15,7 +15,7 @@ def _choices(be: Backend, logits: Array, x: Array) -> tuple[Array, Array, Array]
     xp = be.xp
     wide = be.wide(logits.dtype)
     x = be.stop_gradient(be.cast(x, wide))
-    taken = xp.cumulative_sum(x, axis=-2) - x
+    taken = xp.matrix_transpose(be.cumsum(xp.matrix_transpose(x))) - x
     left = xp.where(taken > 0, -xp.inf, be.cast(logits, wide)[..., None, :])
     return x, left, be.softmax(left)
 

@@ -2,11 +2,10 @@
 
 import math
 from dataclasses import dataclass
-from functools import cache
 
 import numpy as np
 
-from backdraw.backend import Array, Backend
+from backdraw.backend import Array, Backend, remembered
 from backdraw.distributions import directed, trees
 from backdraw.distributions.exponential_family import finite, flat, scaled, square
 from backdraw.distributions.heaviest import heaviest
@@ -21,15 +20,11 @@ class Rooted:
 
     def _children(self, be: Backend, u: Array) -> Array:
         """Matrix whose rows are the children, with the root as node 0; u has parents in rows, flat."""
-        nodes = _nodes(self.n, self.root)
-        places = nodes[None, :] * self.n + nodes[:, None]
-        return square(be, be.xp.take(u, be.constant(places.reshape(-1), u), axis=-1))
+        return square(be, be.xp.take(u, be.constant(_transposed(self.n, self.root)[0], u), axis=-1))
 
     def _flat(self, be: Backend, matrix: Array) -> Array:
         """Return the inverse of `_children`."""
-        place = np.argsort(_nodes(self.n, self.root))
-        places = place[None, :] * self.n + place[:, None]
-        return be.xp.take(flat(be, matrix), be.constant(places.reshape(-1), matrix), axis=-1)
+        return be.xp.take(flat(be, matrix), be.constant(_transposed(self.n, self.root)[1], matrix), axis=-1)
 
     def _logits(self, be: Backend, z: Array) -> tuple[Array, Array]:
         """Logits of the parents of each node, over their largest, and that: each node but the root has one parent."""
@@ -73,7 +68,7 @@ class Rooted:
             places = be.constant(_places(n, self.root), u)
             # An eighth, so that sums of differences are finite. It is exact, and the heaviest tree stays the heaviest.
             z = xp.astype(xp.permute_dims(xp.reshape(u, (batch, n * n)), (1, 0)), xp.float64) * 0.125
-            z = xp.minimum(z, -be.lowest(z) / 8.0)
+            z = be.clip(z, -xp.inf, -be.lowest(z) / 8.0)
             z = xp.concat([z, xp.full((1, batch), -xp.inf, dtype=z.dtype, device=device)])
             parents, exists = heaviest(be, xp.reshape(xp.take(z, places[2 * n :], axis=0), (n, n, batch)))
             parents = xp.take(places[:n], xp.reshape(xp.take(parents, places[n : 2 * n], axis=0), (-1,)))
@@ -107,7 +102,15 @@ def _nodes(n: int, root: int) -> np.ndarray:
     return np.asarray([root, *(i for i in range(n) if i != root)])
 
 
-@cache
+@remembered
+def _transposed(n: int, root: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return where `_children` and `_flat` take each entry from."""
+    nodes = _nodes(n, root)
+    own, found = ((x * n + x[:, None]).reshape(-1) for x in (nodes, np.argsort(nodes)))
+    return own, found
+
+
+@remembered
 def _places(n: int, root: int) -> np.ndarray:
     """Return `_nodes`, where among them each node is, and where the logits of each pair are, or behind the last for none."""
     nodes = _nodes(n, root)

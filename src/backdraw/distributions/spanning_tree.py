@@ -160,8 +160,9 @@ class SpanningTree(ExponentialFamily):
     logits : array, shape (..., E)
         Of the edges. Any real floating dtype. -inf is an edge that is in no tree.
     edges : integers, shape (E, 2), optional
-        The two nodes of each edge, as a NumPy array or nested tuples: configuration, not traced. The nodes are numbered from
-        0 on. By default the graph is complete: all pairs i < j, in order, and E is n (n - 1) / 2.
+        The two nodes of each edge, as a NumPy array or nested tuples (under ``torch.compile``, which would trace the array,
+        tuples): configuration, not traced. The nodes are numbered from 0 on. By default the graph is complete: all pairs
+        i < j, in order, and E is n (n - 1) / 2.
 
     Raises
     ------
@@ -212,14 +213,14 @@ class SpanningTree(ExponentialFamily):
         if not shape:
             raise InvalidValueError("logits: expected at least one axis, got a scalar of shape ()")
         if self.edges is None:
-            trees.nodes_of(None, shape[-1])
+            trees.nodes_of(None, trees.count_of(self.logits))
         else:
-            object.__setattr__(self, "edges", trees.check_edges(self.edges, shape[-1]))
+            object.__setattr__(self, "edges", trees.check_edges(self.edges, trees.count_of(self.logits)))
 
     @property
     def family(self) -> Graph:
         """The spanning trees of the graph."""
-        return Graph(self.edges, self.logits.shape[-1])
+        return Graph(self.edges, trees.count_of(self.logits))
 
     @property
     def nodes(self) -> int:

@@ -1,12 +1,12 @@
 """Trees in arrays: edges and their matrix, the heaviest tree, and exact draws from what elimination leaves."""
 
 import math
-from functools import cache
+import operator
 from typing import Any
 
 import numpy as np
 
-from backdraw.backend import Array, Backend
+from backdraw.backend import Array, Backend, remembered
 from backdraw.distributions.elimination import numbers, row_of
 from backdraw.errors import InvalidTypeError, InvalidValueError
 
@@ -18,12 +18,16 @@ _MANY = 64
 # ----------------------------------------------------------------------------------------------------------- edges
 def check_edges(edges: Any, count: int) -> Edges:
     """Return edges as pairs of ints, after a check that they are those of a connected graph."""
+    return _checked(edges.tolist() if hasattr(edges, "tolist") else edges, count)
+
+
+def _checked(edges: Any, count: int) -> Edges:
     try:
         pairs = np.asarray(edges)
     except ValueError:
         pairs = np.asarray(None)
     if pairs.dtype.kind not in "iu" and pairs.size:
-        raise InvalidTypeError(f"edges: expected integers of shape (E, 2), got {type(edges).__name__} of {pairs.dtype}")
+        raise InvalidTypeError(f"edges: expected integers of shape (E, 2), got {pairs.dtype}")
     if pairs.shape != (count, 2) and not (count == 0 and pairs.size == 0):
         raise InvalidValueError(
             f"edges: expected shape ({count}, 2) for logits with {count} edges on the last axis, got {pairs.shape}"
@@ -44,6 +48,15 @@ def check_edges(edges: Any, count: int) -> Edges:
     return found
 
 
+_checked._dynamo_marked_constant = True  # type: ignore[attr-defined]  # see `remembered`
+
+
+def count_of(u: Array) -> int:
+    """Return the number of edges that values have on the last axis; under torch.compile it is a part of the program."""
+    return operator.index(u.shape[-1])
+
+
+@remembered
 def nodes_of(edges: Edges | None, count: int) -> int:
     """Return the number of nodes of a graph: of the complete one with so many edges, if there are no `edges`."""
     if edges is not None:
@@ -54,7 +67,7 @@ def nodes_of(edges: Edges | None, count: int) -> int:
     return max(n, 1)
 
 
-@cache
+@remembered
 def _places(edges: Edges | None, count: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """Return of each pair of nodes, flat, the edge, or `count` where there is none; of each edge both nodes and the pair."""
     n = nodes_of(edges, count)
@@ -66,7 +79,7 @@ def _places(edges: Edges | None, count: int) -> tuple[np.ndarray, np.ndarray, np
 
 def to_matrix(be: Backend, u: Array, edges: Edges | None, fill: float) -> Array:
     """Spread values of edges over the pairs of nodes, (..., n, n); `fill` where there is no edge."""
-    xp, count = be.xp, u.shape[-1]
+    xp, count = be.xp, count_of(u)
     matrix = _places(edges, count)[0]
     n = math.isqrt(matrix.size)
     more = xp.full((*u.shape[:-1], 1), fill, dtype=u.dtype, device=be.device(u))
@@ -76,14 +89,14 @@ def to_matrix(be: Backend, u: Array, edges: Edges | None, fill: float) -> Array:
 def laplacian(be: Backend, w: Array, edges: Edges | None, shift: Array | float = 0.0) -> tuple[Array, Array]:
     """Return the graph's Laplacian for weights of edges, plus a `shift` of one number a row everywhere, and its diagonal."""
     # Made in one step, of all that it consists of: where arrays are large, each more of them costs as much as the computation.
-    xp, count = be.xp, w.shape[-1]
+    xp, count = be.xp, count_of(w)
     own = _sums_at_nodes(be, w, edges) + shift
     none = xp.zeros_like(own[..., :1]) + shift
     found = xp.take(xp.concat([shift - w, own, none], axis=-1), be.constant(_parts(edges, count), w), axis=-1)
     return xp.reshape(found, (*own.shape, own.shape[-1])), own
 
 
-@cache
+@remembered
 def _parts(edges: Edges | None, count: int) -> np.ndarray:
     """Return for each entry of the Laplacian, flat, its place among edges, nodes and 0."""
     matrix = _places(edges, count)[0]
@@ -94,7 +107,7 @@ def _parts(edges: Edges | None, count: int) -> np.ndarray:
 
 
 # Sums by a product with a matrix of zeros and ones are one call; with many nodes that matrix would be large.
-@cache
+@remembered
 def _incidence(edges: Edges | None, count: int) -> np.ndarray | None:
     """Return which nodes an edge has, (E, n), or None where there are many nodes."""
     _, *ends, _ = _places(edges, count)
@@ -109,7 +122,7 @@ def _incidence(edges: Edges | None, count: int) -> np.ndarray | None:
 
 def _sums_at_nodes(be: Backend, w: Array, edges: Edges | None) -> Array:
     """Return for each node the sum of what its edges have, (..., n)."""
-    incidence = _incidence(edges, w.shape[-1])
+    incidence = _incidence(edges, count_of(w))
     if incidence is None:
         return be.xp.sum(to_matrix(be, w, edges, 0.0), axis=-1)
     return w @ be.constant(incidence, w)
