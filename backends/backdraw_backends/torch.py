@@ -4,6 +4,7 @@ import math
 import numbers
 from collections.abc import Callable
 from contextlib import AbstractContextManager, suppress
+from types import MappingProxyType
 from typing import Any
 
 import array_api_compat.torch as xp
@@ -67,12 +68,12 @@ class TorchBackend(Backend):
             return primitive.forward(self, *arrays, **static)[0]
         if primitive.loops and on_host(present(arrays)) and static.get("dtype", torch.float64) in NUMPY:
             primitive = ByNumPy(primitive)
-        arguments = (self, primitive, tuple(static.items()), *arrays)
-        if compiling:
-            if not recorded(arrays):  # dynamo's own way there fails on a setup_context
-                return primitive.forward(self, *arrays, **static)[0]
-            return Apply.apply(*arguments)[0]
-        return (ApplyForward.apply if transforms_active() or in_dual_level() else apply_eagerly)(*arguments)[0]
+        if compiling and not recorded(arrays):  # dynamo's own way there fails on a setup_context
+            return primitive.forward(self, *arrays, **static)[0]
+        if not compiling and (transforms_active() or in_dual_level()):
+            # vmap over forward mode counts the leaves of the arguments: a mapping of this type is one
+            return ApplyForward.apply(self, primitive, MappingProxyType(static), *arrays)[0]
+        return (Apply.apply if compiling else apply_eagerly)(self, primitive, tuple(static.items()), *arrays)[0]
 
     def surrogate(self, primitive: Primitive, hard: Array, soft: Array) -> Array:
         """Take a copy of `soft` and set its data: a quarter of what an autograd.Function costs, where that is the cost."""

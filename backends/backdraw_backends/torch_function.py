@@ -53,7 +53,6 @@ class Apply(torch.autograd.Function):
             arrays = [a if i in ctx.places else None for i, a in enumerate(arrays)]
             outputs[0] = outputs[0] if ctx.count in ctx.places else None
         ctx.save_for_backward(*arrays, *outputs)
-        ctx.save_for_forward(*arrays, *outputs)
 
     @staticmethod
     def backward(ctx: Any, g: Any, *g_extra: Any) -> Any:
@@ -79,17 +78,55 @@ class ApplyForward(Apply):
     """The same with a forward-mode rule, which torch.compile refuses even where it is not used."""
 
     @staticmethod
+    def forward(be: Backend, primitive: Primitive, static: Any, *arrays: Any) -> Any:
+        """Run the primitive; torch wants the tangent of a view in the layout of the view: return none."""
+        *outputs, places = Apply.forward(be, primitive, static, *arrays)
+        if not transforms_active():
+            outputs = [y.clone() if y._is_view() else y for y in outputs]
+        return (*outputs, places)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
+        """Keep what both rules need."""
+        Apply.setup_context(ctx, inputs, output)
+        ctx.save_for_forward(*inputs[3:], *output[:-1])
+
+    @staticmethod
     def jvp(ctx: Any, _be: Any, _primitive: Any, _static: Any, *tangents: Any) -> Any:
         """Apply the forward-mode rule, and the residuals' tangents."""
         saved, n = ctx.saved_tensors, ctx.count
         known = tuple(torch.zeros_like(a) if t is None and a is not None else t for a, t in zip(saved, tangents, strict=False))
         residuals = tuple(None if i is None else saved[i] for i in ctx.places)
-        tangent = ctx.primitive.pushforward(ctx.be, residuals, known, **dict(ctx.static))
+        if ctx.primitive.linear:
+            tangent = _transposed(ctx, residuals, known, saved[n])
+        else:
+            tangent = ctx.primitive.pushforward(ctx.be, residuals, known, **dict(ctx.static))
         if len(saved) == n + 1:
             return tangent, None
-        inputs, extra = _residuals_again(ctx, saved[:n], list(range(len(saved) - n - 1)))
-        more = torch.func.jvp(extra, tuple(saved[i] for i in inputs), tuple(known[i] for i in inputs))[1]
-        return (tangent, *more, None)
+        wanted = [j for j, y in enumerate(saved[n + 1 :]) if y.is_floating_point()]
+        inputs, extra = _residuals_again(ctx, saved[:n], wanted)
+        found = _pushed(extra, tuple(saved[i] for i in inputs), tuple(known[i] for i in inputs))
+        more = dict(zip(wanted, found, strict=True))
+        return (tangent, *(more.get(j) for j in range(len(saved) - n - 1)), None)
+
+
+def _transposed(ctx: Any, residuals: Any, tangents: Any, like: Any) -> Any:
+    """Return the output's tangent by the transpose of `backward`, which is linear in the cotangent."""
+
+    def back(g: Any) -> dict[int, Any]:
+        grads = ctx.primitive.backward(ctx.be, residuals, g, **dict(ctx.static))
+        return {i: x for i, x in enumerate(grads) if x is not None}
+
+    grads, pullback = torch.func.vjp(back, torch.zeros_like(like))
+    return pullback({i: tangents[i] for i in grads})[0]
+
+
+def _pushed(f: Callable[..., Any], points: tuple[Any, ...], tangents: tuple[Any, ...]) -> Any:
+    """Return the tangents of a list of arrays that f makes."""
+    if transforms_active():
+        return torch.func.jvp(f, points, tangents)[1]
+    out, pullback = torch.func.vjp(f, *points)  # torch nests no levels of forward mode: the transpose of the transpose
+    return torch.func.vjp(pullback, [torch.zeros_like(y) for y in out])[1](tangents)[0]
 
 
 def _residuals_again(ctx: Any, arrays: Any, wanted: list[int]) -> tuple[list[int], Callable[..., list[Any]]]:

@@ -25,6 +25,9 @@ class Primitive(ABC):
     symmetric : bool
         The Jacobian that ``backward`` applies, in the first array, equals its transpose, and the other arrays have no
         gradient: ``backward`` is the forward-mode rule too.
+    linear : bool
+        ``backward`` is linear in the cotangent and consists of operations that a framework with automatic differentiation
+        differentiates rightly: its transpose is the forward-mode rule, on torch, where none need be compiled for it.
     rows : bool
         The first array is reduced along its rows. Frameworks whose kernels are slow on short rows may then prefer the rule
         to a derivative of their own.
@@ -34,6 +37,7 @@ class Primitive(ABC):
 
     native: bool = False
     symmetric: bool = False
+    linear: bool = False
     rows: bool = False
     loops: bool = False
 
@@ -69,12 +73,9 @@ class Primitive(ABC):
 class FunctionPrimitive(Primitive):
     """The primitive that `primitive` makes of a plain function."""
 
-    def __init__(self, function: Callable[..., Array], *, native: bool, symmetric: bool, rows: bool, loops: bool) -> None:
+    def __init__(self, function: Callable[..., Array], **flags: bool) -> None:
         self.function = function
-        self.native = native
-        self.symmetric = symmetric
-        self.rows = rows
-        self.loops = loops
+        self.__dict__.update(flags)
         self.__doc__ = function.__doc__
         self.__wrapped__ = function
 
@@ -101,13 +102,25 @@ class FunctionPrimitive(Primitive):
 
 @overload
 def primitive(
-    function: Callable[..., Array], *, native: bool = ..., symmetric: bool = ..., rows: bool = ..., loops: bool = ...
+    function: Callable[..., Array],
+    *,
+    native: bool = ...,
+    symmetric: bool = ...,
+    linear: bool = ...,
+    rows: bool = ...,
+    loops: bool = ...,
 ) -> FunctionPrimitive: ...
 
 
 @overload
 def primitive(
-    function: None = None, *, native: bool = ..., symmetric: bool = ..., rows: bool = ..., loops: bool = ...
+    function: None = None,
+    *,
+    native: bool = ...,
+    symmetric: bool = ...,
+    linear: bool = ...,
+    rows: bool = ...,
+    loops: bool = ...,
 ) -> Callable[[Callable[..., Array]], FunctionPrimitive]: ...
 
 
@@ -116,6 +129,7 @@ def primitive(
     *,
     native: bool = False,
     symmetric: bool = False,
+    linear: bool = False,
     rows: bool = False,
     loops: bool = False,
 ) -> Any:
@@ -129,6 +143,9 @@ def primitive(
         The rule is the function's true derivative, and torch and JAX may differentiate the function themselves.
     symmetric : bool
         The function takes one array and its Jacobian is symmetric: the rule serves forward mode too.
+    linear : bool
+        The rule is linear in the cotangent, and made of operations that torch differentiates: torch has forward mode by its
+        transpose.
     rows : bool
         The function reduces its first array along rows; for speed alone.
     loops : bool
@@ -153,6 +170,7 @@ def primitive(
     >>> pullback(np.ones(2))
     (array([2., 6.]),)
     """
+    flags = {"native": native, "symmetric": symmetric, "linear": linear, "rows": rows, "loops": loops}
     if function is None:
-        return lambda f: FunctionPrimitive(f, native=native, symmetric=symmetric, rows=rows, loops=loops)
-    return FunctionPrimitive(function, native=native, symmetric=symmetric, rows=rows, loops=loops)
+        return lambda f: FunctionPrimitive(f, **flags)
+    return FunctionPrimitive(function, **flags)

@@ -1,4 +1,4 @@
-"""The structures under torch.compile."""
+"""The structures under torch.compile and in forward mode."""
 
 from collections.abc import Callable
 from typing import Any
@@ -13,7 +13,7 @@ torch: Any = pytest.importorskip("torch")
 pytestmark = [
     pytest.mark.needs("torch"),
     pytest.mark.filterwarnings(r"ignore:[\s\S]*torch\.jit\.script:DeprecationWarning"),  # torch's own, in jvp
-    pytest.mark.filterwarnings(r"ignore:[\s\S]*should not be instantiated:DeprecationWarning"),  # of torch.compile
+    pytest.mark.filterwarnings(r"ignore:[\s\S]*should not be instantiated:DeprecationWarning"),  # and in torch.compile
 ]
 
 RNG = np.random.default_rng(5)
@@ -47,6 +47,7 @@ CASES = [(name, of) for name, (*_, lacks) in STRUCTURES.items() for of in FUNCTI
 AGAIN = [("tree", of) for of in ("log_partition", "entropy")]
 AGAIN += [(name, of) for name in ("chain", "tree", "arborescence", "subset") for of in ("mean", "stochastic_softmax")]
 GRADIENTS = [case for case in CASES if case[1] not in ("draw", "gumbel_max")]
+DERIVATIVES = [case for case in GRADIENTS if case[1] not in ("straight_through", "stochastic_softmax_hard")]
 
 
 def numbers(*shape: int) -> Any:
@@ -83,3 +84,46 @@ def test_compile_serves_other_sizes(name: str) -> None:
     for shape in ((2, 3), (4, 6)) if name == "tree" else ((2, 3, 3), (4, 4, 4)):
         x = numbers(*shape)
         assert torch.equal(draw(x), backdraw.draw(STRUCTURES[name][0](x), rng=KEY))
+
+
+@pytest.mark.parametrize(("name", "of"), GRADIENTS)
+def test_forward_mode(name: str, of: str) -> None:
+    f, x = of_case(name, of)
+    v = numbers(*x.shape)
+    value, tangent = torch.func.jvp(f, (x,), (v,))
+    torch.testing.assert_close(value, f(x))
+    g = numbers(*value.shape)
+    torch.testing.assert_close((tangent * g).sum(), (torch.func.vjp(f, x)[1](g)[0] * v).sum())
+    assert tangent.abs().sum() > 0.01
+    with torch.autograd.forward_ad.dual_level():
+        dual = f(torch.autograd.forward_ad.make_dual(x, v))
+        torch.testing.assert_close(torch.autograd.forward_ad.unpack_dual(dual).tangent, tangent)
+
+
+@pytest.mark.parametrize(("name", "of"), DERIVATIVES)
+def test_hessian_and_finite_differences(name: str, of: str) -> None:
+    f, x = of_case(name, of)
+    v, step = numbers(*x.shape), 1e-5
+    tangent = torch.func.jvp(f, (x,), (v,))[1]
+    torch.testing.assert_close(tangent, (f(x + step * v) - f(x - step * v)) / (2 * step), rtol=1e-6, atol=1e-8)
+    g = numbers(*tangent.shape)
+
+    def value(x: Any) -> Any:
+        return (f(x) * g).sum()
+
+    torch.testing.assert_close(torch.func.hessian(value)(x), torch.func.jacrev(torch.func.jacrev(value))(x))
+    # The same by a level of forward mode around the backward pass.
+    with torch.autograd.forward_ad.dual_level():
+        dual = torch.autograd.forward_ad.make_dual(x.clone().requires_grad_(), v)
+        (grad,) = torch.autograd.grad(value(dual), dual, create_graph=True)
+        product = torch.autograd.forward_ad.unpack_dual(grad).tangent
+    torch.testing.assert_close(product, torch.func.jvp(torch.func.grad(value), (x,), (v,))[1])
+
+
+@pytest.mark.parametrize("name", ["chain", "tree", "arborescence", "subset", "plackett_luce", "permutation"])
+def test_forward_mode_in_a_temperature(name: str) -> None:
+    make, shape, _ = STRUCTURES[name]
+    x, t, step = numbers(*shape), torch.tensor(0.7, dtype=torch.float64), 1e-6
+    f = make(x).relax
+    tangent = torch.func.jvp(lambda t: f(x, t), (t,), (torch.ones_like(t),))[1]
+    torch.testing.assert_close(tangent, (f(x, 0.7 + step) - f(x, 0.7 - step)) / (2 * step), rtol=1e-6, atol=1e-8)

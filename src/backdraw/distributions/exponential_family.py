@@ -173,7 +173,7 @@ def _expand(x: Array, event: int) -> Array:
 
 
 # ------------------------------------------------------------------------------------------------------- primitives
-@primitive(loops=True)
+@primitive(linear=True, loops=True)
 def marginals(be: Backend, u: Array, t: Array | None, *, family: Family, event: int, temperature: float, dtype: Any) -> Array:
     """Marginals of the logits u over the temperature, t or a number, rounded to a dtype."""
     return _marginals_fwd(be, u, t, family=family, event=event, temperature=temperature, dtype=dtype)[0]
@@ -212,14 +212,14 @@ def _marginals_vjp(
             back, to_t = (back if temperature == 1.0 else back / temperature), None
         else:
             back = back / column[0]
-            to_t = xp.astype(-xp.sum(xp.where(back != 0, back * finite(be, scaled(be, rows, column[0])), 0.0)), t.dtype)
+            to_t = xp.astype(-xp.sum(back * finite(be, scaled(be, rows, column[0]))), t.dtype)
         return be.cast(xp.reshape(back, u.shape), u.dtype), to_t
 
 
 marginals.defvjp(_marginals_fwd, _marginals_vjp)
 
 
-@primitive(loops=True)
+@primitive(linear=True, loops=True)
 def log_partition(be: Backend, u: Array, *, family: Family, event: int) -> Array:
     """Log of the sum over all values of the exponentials of their logits."""
     with be.double():
@@ -234,7 +234,7 @@ def _log_partition_vjp(be: Backend, residuals: Any, g: Array, *, family: Family,
 log_partition.defvjp(lambda be, u, **static: (log_partition.function(be, u, **static), (u,)), _log_partition_vjp)
 
 
-@primitive(loops=True)
+@primitive(linear=True, loops=True)
 def log_prob(be: Backend, u: Array, x: Array, *, family: Family, event: int) -> Array:
     """``sum(x * u) - log_partition(u)``; -inf where x has weight on a logit of -inf."""
     xp = be.xp
@@ -258,7 +258,7 @@ def _log_prob_vjp(be: Backend, residuals: Any, g: Array, *, family: Family, even
 log_prob.defvjp(lambda be, u, x, **static: (log_prob.function(be, u, x, **static), (u, x)), _log_prob_vjp)
 
 
-@primitive(loops=True)
+@primitive(linear=True, loops=True)
 def entropy(be: Backend, u: Array, *, family: Family, event: int) -> Array:
     """``log_partition(u) - sum(u * marginals(u))``."""
     with be.double():

@@ -87,7 +87,7 @@ def _signs(be: Backend, x: Array) -> Array:
     return be.xp.astype(x > 0, x.dtype) - be.xp.astype(x < 0, x.dtype)
 
 
-@primitive
+@primitive(linear=True)
 def relaxed_sort(be: Backend, u: Array, *, k: int, temperature: float, regularizer: str, dtype: Any) -> Array:
     """SoftSort or NeuralSort of u / temperature, its first k rows, rounded to a dtype."""
     return _relaxed_sort_fwd(be, u, k=k, temperature=temperature, regularizer=regularizer, dtype=dtype)[0]

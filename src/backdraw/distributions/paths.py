@@ -28,7 +28,7 @@ def _over_path(g: Array) -> tuple[Array, Array]:
 
 
 # ------------------------------------------------------------------------------------------------- primitives
-@primitive(loops=True)
+@primitive(linear=True, loops=True)
 def marginals(be: Backend, u: Array, w: Array, *, temperature: float, dtype: Any) -> Array:
     """Probability of each state at each time, at the utilities over the temperature, rounded to a dtype."""
     return _marginals_fwd(be, u, w, temperature=temperature, dtype=dtype)[0]
@@ -51,7 +51,7 @@ def _marginals_bwd(be: Backend, residuals: Any, g: Array, *, temperature: float,
 marginals.defvjp(_marginals_fwd, _marginals_bwd)
 
 
-@primitive(loops=True)
+@primitive(linear=True, loops=True)
 def log_partition(be: Backend, u: Array, w: Array) -> Array:
     """Logarithm of the sum over all paths; -inf where there is none."""
     return _log_partition_fwd(be, u, w)[0]
@@ -74,7 +74,7 @@ def _log_partition_bwd(be: Backend, residuals: Any, g: Array) -> tuple[Array, Ar
 log_partition.defvjp(_log_partition_fwd, _log_partition_bwd)
 
 
-@primitive(loops=True)
+@primitive(linear=True, loops=True)
 def entropy(be: Backend, u: Array, w: Array) -> Array:
     """Entropy of the first variable, and of each next one given that before it."""
     return _entropy_fwd(be, u, w)[0]
@@ -107,7 +107,7 @@ def _entropy_bwd(be: Backend, residuals: Any, g: Array) -> tuple[Array, Array]:
 entropy.defvjp(_entropy_fwd, _entropy_bwd)
 
 
-@primitive(loops=True)
+@primitive(linear=True, loops=True)
 def log_prob(be: Backend, u: Array, w: Array, x: Array) -> Array:
     """Return the utility of the path x less the log-partition; -inf where x takes a step of probability 0."""
     return _log_prob_fwd(be, u, w, x)[0]

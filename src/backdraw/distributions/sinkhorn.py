@@ -198,7 +198,7 @@ def _pull_by_logarithms(be: Backend, z: Array, c: Array, f: Array, g: Array, mad
 
 
 # ------------------------------------------------------------------------------------------------- the primitive
-@primitive
+@primitive(linear=True)
 def sinkhorn(be: Backend, u: Array, *, iterations: int, tolerance: float | None, temperature: float, dtype: Any) -> Array:
     """Return exp(u / temperature) with its rows and columns normalised in turn, the columns last, rounded to a dtype."""
     return _sinkhorn_fwd(be, u, iterations=iterations, tolerance=tolerance, temperature=temperature, dtype=dtype)[0]

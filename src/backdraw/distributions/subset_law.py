@@ -22,6 +22,8 @@ class OfRows(Primitive):
         ``partial(be, *rows, k=k)``, the gradient in each array; differentiable in turn.
     """
 
+    linear = True
+
     def __init__(self, value: Callable[..., Array], *partials: Callable[..., Array]) -> None:
         self.value, self.partials = value, partials
 

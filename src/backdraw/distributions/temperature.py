@@ -18,7 +18,7 @@ def scaled(be: Backend, x: Array, temperature: float = 1.0) -> Array:
     return z if temperature == 1.0 else z / temperature
 
 
-@primitive
+@primitive(linear=True)
 def tempered(be: Backend, x: Array, temperature: Array) -> Array:
     """Utilities over a temperature that has a gradient."""
     return _tempered_fwd(be, x, temperature)[0]
