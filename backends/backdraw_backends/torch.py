@@ -226,6 +226,8 @@ class TorchBackend(Backend):
     def one_hot(self, index: Array, n: int, dtype: Any) -> Array:
         """Set the ones among zeros."""
         if free((index,)):
+            if dtype in NUMPY and index.numel() * n >= _ROWS:
+                return by_numpy(on_numpy.one_hot, index, n=n, dtype=NUMPY[dtype])
             with suppress(RuntimeError):  # where an index is n
                 return torch.zeros((*index.shape[:-1], n), dtype=dtype, device=index.device).scatter_(-1, index, 1.0)
         return super().one_hot(index, n, dtype)
