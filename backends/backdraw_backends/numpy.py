@@ -10,14 +10,11 @@ import numpy as np
 from backdraw.backend import Array
 from backdraw.errors import InvalidTypeError
 from backdraw.random import Key
-from backdraw_backends import blocks, host_noise
+from backdraw_backends import blocks, host_noise, rows
 from backdraw_backends.standard import StandardBackend
 from backdraw_backends.tape import Tape, active_tapes
 from backdraw_backends.traced import Traced, mark
 
-_SHORT = 32  # elements of a row
-_MANY = 1 << 12  # elements
-_CHUNKED = 80  # weights: from here on a draw finds its chunk first
 _SUMMED = 256  # entries: up to here running sums are products of matrices
 
 
@@ -145,11 +142,11 @@ class NumPyBackend(StandardBackend):
 
     def row_max(self, x: Array) -> Array:
         """Maximum along the last axis."""
-        return _reduce_rows(np.maximum, x)
+        return rows.reduce_rows(np.maximum, x)
 
     def row_sum(self, x: Array) -> Array:
         """Sum along the last axis."""
-        return _sum_rows(x)
+        return rows.sum_rows(x)
 
     def first_argmax(self, x: Array) -> Array:
         """NumPy's own."""
@@ -157,18 +154,18 @@ class NumPyBackend(StandardBackend):
 
     def softmax(self, x: Array, temperature: float = 1.0) -> Array:
         """Softmax of ``x / temperature``, in place on each block."""
-        return self._filled(_softmax, None, temperature, x)
+        return self._filled(rows.softmax, None, temperature, x)
 
     def noisy_softmax(self, x: Array, noise: Array, temperature: float) -> Array:
         """Likewise, in the memory of the noise where it has rows."""
         noise = self.raw(noise)
-        return self._filled(_noisy_softmax, noise if noise.flags.carray else None, temperature, x, noise)
+        return self._filled(rows.noisy_softmax, noise if noise.flags.carray else None, temperature, x, noise)
 
     def softmax_vjp(self, y: Array, g: Array, temperature: float = 1.0) -> Array:
         """Pull a cotangent back, in place on each block."""
         if y.size < blocks.BLOCK:
-            return _softmax_vjp(self, None, temperature, self.raw(y), self.raw(g))
-        return self._filled(_softmax_vjp, None, temperature, y, g)
+            return rows.softmax_vjp(self, None, temperature, self.raw(y), self.raw(g))
+        return self._filled(rows.softmax_vjp, None, temperature, y, g)
 
     def _filled(self, body: Callable[..., Array], out: np.ndarray | None, temperature: float, *arrays: Array) -> Array:
         plain = tuple([x if type(x) is np.ndarray else self.raw(x) for x in arrays])
@@ -178,9 +175,9 @@ class NumPyBackend(StandardBackend):
 
     def hardmax(self, x: Array) -> Array:
         """Set the ones among zeros that are never written."""
-        if x.size < blocks.MANY or x.shape[-1] < _SHORT:
-            return self.rowwise(_hardmax, x)
-        return self.one_hot(self.rowwise(_argmax, x), x.shape[-1], x.dtype)
+        if x.size < blocks.MANY or x.shape[-1] < rows.SHORT:
+            return self.rowwise(rows.hardmax, x)
+        return self.one_hot(self.rowwise(rows.argmax, x), x.shape[-1], x.dtype)
 
     def is_floating(self, dtype: Any) -> bool:
         """Look at the kind."""
@@ -205,11 +202,11 @@ class NumPyBackend(StandardBackend):
         if index.size * n < 1 << 12:
             return np.equal(index, np.arange(n)).astype(dtype)
         out = np.zeros((*index.shape[:-1], n), dtype)
-        rows, columns = np.arange(index.size), index.reshape(-1)
+        at, columns = np.arange(index.size), index.reshape(-1)
         if columns.max(initial=0) == n:
-            rows = np.flatnonzero(columns < n)
-            columns = columns[rows]
-        out.reshape(-1)[rows * n + columns] = 1
+            at = np.flatnonzero(columns < n)
+            columns = columns[at]
+        out.reshape(-1)[at * n + columns] = 1
         return out
 
     def cumsum(self, x: Array) -> Array:
@@ -223,28 +220,12 @@ class NumPyBackend(StandardBackend):
 
     def weights(self, x: Array) -> Array:
         """In place: fresh memory costs more than the exponentials."""
-        w = np.subtract(x, _top(self, x), dtype=self.wide(x.dtype))
+        w = np.subtract(x, rows.top(self, x), dtype=self.wide(x.dtype))
         return np.exp(w, w)
 
     def invert_cdf(self, weights: Array, uniform: Array) -> Array:
-        """Sum by chunks, and search one chunk: a running sum costs more than all else in a draw."""
-        n, weights = weights.shape[-1], weights.astype(np.float64, copy=False)
-        if n < _CHUNKED or weights.shape[:-1] != uniform.shape[:-1]:
-            edges = np.add.accumulate(weights, axis=-1)
-            return np.add.reduce(edges <= uniform * edges[..., -1:], axis=-1, dtype=np.intp, keepdims=True)
-        flat, rows, size = weights.reshape(-1, n), np.arange(weights.size // n), 1 << n.bit_length() // 2
-        edges = np.add.accumulate(_chunk_sums(flat, size), axis=-1)
-        total = edges[:, -1]
-        aim = uniform.reshape(-1) * total
-        chunk = np.minimum(np.add.reduce(edges <= aim[:, np.newaxis], axis=-1, dtype=np.intp), edges.shape[-1] - 1)
-        aim -= np.where(chunk > 0, edges[rows, chunk - 1], 0.0)
-        first = chunk * size
-        columns = np.minimum(first[:, np.newaxis] + np.arange(size), n - 1)
-        inside = np.add.accumulate(flat[rows[:, np.newaxis], columns], axis=-1)
-        # Sums in another order differ in the last bits: none of them may lead out of the chunk.
-        aim = np.minimum(aim, np.nextafter(inside[rows, np.minimum(size, n - first) - 1], 0.0))
-        index = first + np.add.reduce(inside <= aim[:, np.newaxis], axis=-1, dtype=np.intp)
-        return np.where(total == 0.0, n, index).reshape(uniform.shape)
+        """Sum by chunks, and search one chunk."""
+        return rows.invert_cdf(weights, uniform)
 
     def host(self, f: Callable[..., Any], *arrays: Array, shape: tuple[int, ...], dtype: Any) -> Array:
         """Call ``f``: the arrays are on the host already."""
@@ -260,99 +241,9 @@ class NumPyBackend(StandardBackend):
 
 
 @cache
-def _ones(n: int, dtype: Any) -> np.ndarray:
-    return np.ones((n, 1), dtype)
-
-
-@cache
 def _ones_beyond(n: int, dtype: Any, after: bool) -> np.ndarray:
     ones = np.triu(np.ones((n, n), dtype), 1)
     return np.ascontiguousarray(ones.T) if after else ones
-
-
-def _reduce_rows(ufunc: np.ufunc, x: np.ndarray, initial: float | None = None) -> np.ndarray:
-    # NumPy reduces row by row, at tens of nanoseconds each: for short rows it is faster to combine the columns.
-    n = x.shape[-1]
-    given: dict[str, Any] = {} if initial is None else {"initial": initial}
-    if n >= _SHORT or not x.size:
-        return ufunc.reduce(x, -1, keepdims=True, **given)
-    if x.size < _MANY:
-        return ufunc.reduce(x.reshape(-1, n).T.copy(), 0, **given).reshape((*x.shape[:-1], 1))
-    out = x[..., 0].copy() if initial is None else ufunc(x[..., 0], initial)
-    for k in range(1, n):
-        ufunc(out, x[..., k], out=out)
-    return out[..., np.newaxis]
-
-
-def _chunk_sums(x: np.ndarray, size: int) -> np.ndarray:
-    whole = x.shape[-1] // size * size  # einsum sums short rows in half the time of a reduction
-    sums = np.einsum("rcs->rc", x[:, :whole].reshape(len(x), -1, size))
-    return sums if whole == x.shape[-1] else np.hstack([sums, np.einsum("rs->r", x[:, whole:])[:, np.newaxis]])
-
-
-def _sum_rows(x: np.ndarray) -> np.ndarray:
-    if x.size < _MANY and x.dtype.char in "fd":  # a quarter of a reduction's cost; a large one would start threads of its own
-        return x.dot(_ones(x.shape[-1], x.dtype))
-    return _reduce_rows(np.add, x)
-
-
-def _hardmax(be: NumPyBackend, x: np.ndarray) -> np.ndarray:  # noqa: ARG001
-    n = x.shape[-1]
-    if n < _SHORT and x.size >= _MANY:  # argmax takes its time for each row
-        top = _reduce_rows(np.maximum, x)
-        hits = x == top
-        if np.isfinite(top).all() and np.count_nonzero(hits) == top.size:  # one in every row
-            return hits.astype(x.dtype)
-    places = x.argmax(-1).reshape(-1)
-    places += n * np.arange(places.size)
-    out = np.zeros(x.shape, x.dtype)
-    out.reshape(-1)[places] = x.reshape(-1)[places] != -np.inf
-    return out
-
-
-def _argmax(be: NumPyBackend, x: np.ndarray) -> np.ndarray:  # noqa: ARG001
-    index = x.argmax(-1, keepdims=True)
-    return np.where(np.take_along_axis(x, index, -1) == -np.inf, x.shape[-1], index)
-
-
-def _softmax(be: NumPyBackend, out: np.ndarray | None, temperature: float, x: np.ndarray) -> np.ndarray:
-    return _shifted_softmax(np.subtract(x, _top(be, x), out), temperature)
-
-
-def _noisy_softmax(
-    be: NumPyBackend, out: np.ndarray | None, temperature: float, x: np.ndarray, noise: np.ndarray
-) -> np.ndarray:
-    z = np.add(x, noise, out)
-    z -= _top(be, z)
-    return _shifted_softmax(z, temperature)
-
-
-def _top(be: NumPyBackend, x: np.ndarray) -> np.ndarray:
-    return _reduce_rows(np.maximum, x, be.lowest(x))
-
-
-def _shifted_softmax(z: np.ndarray, temperature: float) -> np.ndarray:
-    # backdraw.backend._softmax, in place
-    if temperature != 1.0:
-        z /= temperature
-    np.exp(z, z)
-    z /= np.maximum(_sum_rows(z), 0.5)
-    return z
-
-
-def _softmax_vjp(
-    be: NumPyBackend,  # noqa: ARG001
-    out: np.ndarray | None,
-    temperature: float,
-    y: np.ndarray,
-    g: np.ndarray,
-) -> np.ndarray:
-    few = y.size < _MANY or y.shape[-1] < _SHORT // 2
-    back = np.subtract(g, _sum_rows(y * g) if few else np.vecdot(y, g)[..., np.newaxis], out)
-    back *= y
-    if temperature != 1.0:
-        back /= temperature
-    return back
 
 
 backend = NumPyBackend()

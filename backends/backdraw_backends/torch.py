@@ -1,7 +1,6 @@
 """PyTorch: one autograd.Function for every primitive, and noise that heeds torch's generators."""
 
 import math
-import numbers
 from collections.abc import Callable
 from contextlib import AbstractContextManager, suppress
 from types import MappingProxyType
@@ -12,14 +11,10 @@ import numpy as np
 import torch
 from torch._C import _are_functorch_transforms_active as transforms_active
 from torch._C._functorch import unwrap_if_dead
-from torch.utils._python_dispatch import is_in_torch_dispatch_mode
 
 from backdraw.backend import Array, Backend
-from backdraw.errors import InvalidValueError
 from backdraw.primitive import Primitive
-from backdraw.random import TRANSFORMS, Key, uniform_of_words, words, wrong_rng
-from backdraw.threefry import MASK, threefry2x32
-from backdraw_backends import host_noise, torch_host
+from backdraw_backends import torch_host, torch_noise
 from backdraw_backends.numpy import backend as on_numpy
 from backdraw_backends.torch_by_numpy import (
     NUMPY,
@@ -33,9 +28,9 @@ from backdraw_backends.torch_by_numpy import (
     watched,
 )
 from backdraw_backends.torch_function import Apply, ApplyForward, apply_eagerly
+from backdraw_backends.torch_noise import WORDS
 
-_WORDS = 1 << 13  # elements: from here on NumPy's generators pay for their seeding
-_SHORT = 32  # elements of a row: in rows shorter than this they already do from _WORDS elements on
+_SHORT = 32  # elements of a row: in rows shorter than this they already do from WORDS elements on
 _ROWS = 1 << 20  # elements: from here on NumPy's blocks of rows, on torch's memory, beat torch's kernels
 
 
@@ -156,7 +151,7 @@ class TorchBackend(Backend):
             return by_numpy(on_numpy.softmax, x, temperature=temperature)
         y = torch.softmax(x if temperature == 1.0 else x / temperature, -1)
         # Equal to itself, but for a NaN: a row of -inf alone, or finite logits too large to divide. It fills the whole row.
-        seen = y.detach() if y.numel() < _WORDS else y.detach()[..., 0]
+        seen = y.detach() if y.numel() < WORDS else y.detach()[..., 0]
         return y if seen.equal(seen) else super().softmax(x, temperature)
 
     def noisy_softmax(self, x: Array, noise: Array, temperature: float) -> Array:
@@ -238,56 +233,20 @@ class TorchBackend(Backend):
 
     def noise(self, kind: str, rng: Any, shape: tuple[int, ...], dtype: Any, device: Any) -> Array:
         """Noise from torch's generators or a key."""
-        planes, transform = TRANSFORMS[kind]
-        n = math.prod(shape)
-        eager = device.type == "cpu" and not torch.compiler.is_compiling() and not is_in_torch_dispatch_mode()
-        if isinstance(rng, Key):
-            if eager and isinstance(rng.high, int):
-                return self._host_noise(kind, host_noise.key_source(rng), shape, dtype)
-            words = self.words(rng, planes * n, device).reshape(planes, *shape)
-            return transform(torch, *uniform_of_words(self, words, dtype).unbind())
-        generator = _generator(rng, device)
-        if not eager or transforms_active():
-            # Traced sizes go with generator=None in no signature of randint: leave it out.
-            source = {} if generator is None else {"generator": generator}
-            words = torch.randint(0, 1 << 32, (planes, *shape), device=device, **source)
-            return transform(torch, *uniform_of_words(self, words, dtype).unbind())
-        if n >= _WORDS:
-            seed = torch.randint(0, 1 << 32, (4,), generator=generator, device=device).tolist()
-            return self._host_noise(kind, host_noise.seeded_source(seed), shape, dtype)
-        if kind == "normal":
-            return torch.randn(shape, generator=generator, dtype=dtype, device=device)
-        # Few elements: what the calls cost counts. Of float32 uniforms, with their 24 bits, the Gumbels would end at 16.6.
-        u = torch.rand(shape if planes == 1 else (planes, *shape), generator=generator, dtype=torch.float64, device=device)
-        u.clamp_min_(2.0**-54)
-        if kind not in ("uniform", "exponential", "gumbel"):
-            return transform(torch, *(u.unbind() if planes > 1 else (u,))).to(dtype)
-        if kind == "uniform":
-            return u.to(dtype)
-        e = u.log_().neg_().to(dtype)
-        return e if kind == "exponential" else e.log_().neg_()
+        return torch_noise.noise(self, kind, rng, shape, dtype, device)
 
     def words(self, rng: Any, n: int, device: Any) -> Array:
-        """Words of torch's generators or a key, in int64: torch has no arithmetic on uint32."""
-        if isinstance(rng, Key):
-            if isinstance(rng.high, int):
-                return _key_words(torch.tensor([rng.high, rng.low], device=device), n)
-            return _key_words(torch.stack([rng.high, rng.low]), n)
-        generator = _generator(rng, device)
-        return torch.randint(0, 1 << 32, (n,), device=device, **({} if generator is None else {"generator": generator}))
+        """Words of torch's generators or a key."""
+        return torch_noise.words(self, rng, n, device)
 
     def streams(self, rng: Any, num: int, device: Any) -> tuple[Any, ...]:
         """One torch generator, or None for torch's default."""
-        return (_generator(rng, device),) * num
+        return (torch_noise.generator(self, rng, device),) * num
 
     def scalars(self, x: Array) -> tuple[Any, ...]:
         """Return ints where nothing is traced."""
         traced = torch.compiler.is_compiling() or transforms_active()
         return tuple(x.unbind()) if traced else tuple(x.tolist())
-
-    def _host_noise(self, kind: str, source: Any, shape: tuple[int, ...], dtype: Any) -> Array:
-        wide = np.float64 if dtype == torch.float64 else np.float32
-        return by_numpy(host_noise.noise, kind, source, shape, wide)
 
 
 def _plain_vjp(fn: Callable[..., Any], arrays: tuple[Array, ...]) -> tuple[Any, Callable[[Any], tuple[Array, ...]]]:
@@ -311,39 +270,7 @@ def _plain_vjp(fn: Callable[..., Any], arrays: tuple[Array, ...]) -> tuple[Any, 
 def _numpy_wins(x: Array, *, rows: bool = True) -> bool:
     """Whether NumPy is faster: if there are many elements or, at `rows`, if they are short and not few."""
     n = x.numel()
-    return n >= _WORDS and (n >= _ROWS or (rows and x.shape[-1] < _SHORT))
-
-
-def _generator(rng: Any, device: Any) -> torch.Generator | None:
-    if rng is None or isinstance(rng, torch.Generator):
-        return rng
-    if isinstance(rng, numbers.Integral) and not isinstance(rng, bool):
-        seed = int(rng)
-        if not 0 <= seed < 1 << 64:
-            raise InvalidValueError(f"rng: expected a seed from 0 to 2**64 - 1, got {seed}")
-        return torch.Generator(device).manual_seed(seed)
-    raise wrong_rng(rng, backend)
-
-
-@torch.library.custom_op("backdraw::key_words", mutates_args=())
-def _key_words(key: torch.Tensor, n: int) -> torch.Tensor:
-    """Words of a key, opaque to torch.compile: inlined, 20 rounds of Threefry would grow as 2**20."""
-    if key.device.type == "cpu":
-        return torch.from_numpy(words(Key(*key.tolist()), 0, n).astype(np.int64))
-    count = torch.arange(n, dtype=torch.int64, device=key.device)
-    high, low = key.unbind()
-    x0, x1 = threefry2x32(high, low, count >> 32, count & MASK, mask=MASK)
-    return x0 ^ x1
-
-
-@_key_words.register_fake
-def _(key: torch.Tensor, n: int) -> torch.Tensor:
-    return torch.empty(n, dtype=torch.int64, device=key.device)
-
-
-@_key_words.register_vmap
-def _(info: Any, in_dims: Any, key: torch.Tensor, n: int) -> tuple[torch.Tensor, int]:  # noqa: ARG001
-    return torch.stack([_key_words(row, n) for row in key.unbind(in_dims[0])]), 0
+    return n >= WORDS and (n >= _ROWS or (rows and x.shape[-1] < _SHORT))
 
 
 backend = TorchBackend()

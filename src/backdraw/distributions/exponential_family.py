@@ -95,10 +95,7 @@ class ExponentialFamily(Distribution, ABC):
         return log_partition(self.logits, **self._static)
 
     def log_prob(self, x: Array) -> Array:
-        """Log-probability of values `x`, of the batch shape; differentiable in the logits and in x.
-
-        What is no value is not told apart: it has ``sum(logits * x) - log_partition()`` too, as a mean of values has.
-        """
+        """``sum(logits * x) - log_partition()``, the log-probability where x is a value; differentiable in both."""
         check_value(x, tuple(self.logits.shape))
         return log_prob(self.logits, x, **self._static)
 

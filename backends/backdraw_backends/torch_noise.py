@@ -1,0 +1,101 @@
+"""Noise for torch, of its generators or of a key."""
+
+import math
+import numbers
+from typing import Any
+
+import numpy as np
+import torch
+from torch._C import _are_functorch_transforms_active as transforms_active
+from torch.utils._python_dispatch import is_in_torch_dispatch_mode
+
+from backdraw import random
+from backdraw.backend import Array, Backend
+from backdraw.errors import InvalidValueError
+from backdraw.random import TRANSFORMS, Key, uniform_of_words, wrong_rng
+from backdraw.threefry import MASK, threefry2x32
+from backdraw_backends import host_noise
+from backdraw_backends.torch_by_numpy import by_numpy
+
+WORDS = 1 << 13  # elements: from here on NumPy's generators pay for their seeding
+
+
+def noise(be: Backend, kind: str, rng: Any, shape: tuple[int, ...], dtype: Any, device: Any) -> Array:
+    """Noise of `kind`, from torch's generators or a key."""
+    planes, transform = TRANSFORMS[kind]
+    n = math.prod(shape)
+    eager = device.type == "cpu" and not torch.compiler.is_compiling() and not is_in_torch_dispatch_mode()
+    if isinstance(rng, Key):
+        if eager and isinstance(rng.high, int):
+            return _on_host(kind, host_noise.key_source(rng), shape, dtype)
+        found = words(be, rng, planes * n, device).reshape(planes, *shape)
+        return transform(torch, *uniform_of_words(be, found, dtype).unbind())
+    source = generator(be, rng, device)
+    if not eager or transforms_active():
+        found = _randint(source, (planes, *shape), device)
+        return transform(torch, *uniform_of_words(be, found, dtype).unbind())
+    if n >= WORDS:
+        return _on_host(kind, host_noise.seeded_source(_randint(source, (4,), device).tolist()), shape, dtype)
+    if kind == "normal":
+        return torch.randn(shape, generator=source, dtype=dtype, device=device)
+    # Few elements: what the calls cost counts. Of float32 uniforms, with their 24 bits, the Gumbels would end at 16.6.
+    u = torch.rand(shape if planes == 1 else (planes, *shape), generator=source, dtype=torch.float64, device=device)
+    u.clamp_min_(2.0**-54)
+    if kind not in ("uniform", "exponential", "gumbel"):
+        return transform(torch, *(u.unbind() if planes > 1 else (u,))).to(dtype)
+    if kind == "uniform":
+        return u.to(dtype)
+    e = u.log_().neg_().to(dtype)
+    return e if kind == "exponential" else e.log_().neg_()
+
+
+def words(be: Backend, rng: Any, n: int, device: Any) -> Array:
+    """Words of torch's generators or a key, in int64: torch has no arithmetic on uint32."""
+    if isinstance(rng, Key):
+        if isinstance(rng.high, int):
+            return _key_words(torch.tensor([rng.high, rng.low], device=device), n)
+        return _key_words(torch.stack([rng.high, rng.low]), n)
+    return _randint(generator(be, rng, device), (n,), device)
+
+
+def _randint(source: torch.Generator | None, shape: tuple[int, ...], device: Any) -> Array:
+    # Traced sizes go with generator=None in no signature of randint: leave it out.
+    return torch.randint(0, 1 << 32, shape, device=device, **({} if source is None else {"generator": source}))
+
+
+def _on_host(kind: str, source: Any, shape: tuple[int, ...], dtype: Any) -> Array:
+    wide = np.float64 if dtype == torch.float64 else np.float32
+    return by_numpy(host_noise.noise, kind, source, shape, wide)
+
+
+def generator(be: Backend, rng: Any, device: Any) -> torch.Generator | None:
+    """Return the generator that ``rng=`` names; None is torch's default."""
+    if rng is None or isinstance(rng, torch.Generator):
+        return rng
+    if isinstance(rng, numbers.Integral) and not isinstance(rng, bool):
+        seed = int(rng)
+        if not 0 <= seed < 1 << 64:
+            raise InvalidValueError(f"rng: expected a seed from 0 to 2**64 - 1, got {seed}")
+        return torch.Generator(device).manual_seed(seed)
+    raise wrong_rng(rng, be)
+
+
+@torch.library.custom_op("backdraw::key_words", mutates_args=())
+def _key_words(key: torch.Tensor, n: int) -> torch.Tensor:
+    """Words of a key, opaque to torch.compile: inlined, 20 rounds of Threefry would grow as 2**20."""
+    if key.device.type == "cpu":
+        return torch.from_numpy(random.words(Key(*key.tolist()), 0, n).astype(np.int64))
+    count = torch.arange(n, dtype=torch.int64, device=key.device)
+    high, low = key.unbind()
+    x0, x1 = threefry2x32(high, low, count >> 32, count & MASK, mask=MASK)
+    return x0 ^ x1
+
+
+@_key_words.register_fake
+def _(key: torch.Tensor, n: int) -> torch.Tensor:
+    return torch.empty(n, dtype=torch.int64, device=key.device)
+
+
+@_key_words.register_vmap
+def _(info: Any, in_dims: Any, key: torch.Tensor, n: int) -> tuple[torch.Tensor, int]:  # noqa: ARG001
+    return torch.stack([_key_words(row, n) for row in key.unbind(in_dims[0])]), 0
