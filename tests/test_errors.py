@@ -292,3 +292,15 @@ def test_numpy_arrays_of_other_kinds(f: Any, make: Any) -> None:
     got = f(make(X))
     if isinstance(expected, np.ndarray):
         np.testing.assert_allclose(got, expected, rtol=1e-6)
+
+
+def test_long_doubles_of_probability_zero() -> None:
+    logits = np.full((2, 3), -np.inf, np.longdouble)
+    assert not np.any(Categorical(logits).mean())
+    assert not np.any(backdraw.draw(logits, rng=KEY))
+
+
+@pytest.mark.filterwarnings("ignore::PendingDeprecationWarning")
+def test_matrices_are_arrays() -> None:
+    np.testing.assert_array_equal(backdraw.draw(np.asmatrix(X), rng=KEY), backdraw.draw(X, rng=KEY))
+    np.testing.assert_array_equal(backdraw.select(np.asmatrix(X)), backdraw.select(X))

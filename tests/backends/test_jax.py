@@ -169,3 +169,16 @@ def test_x64_is_left_as_it_was() -> None:
         assert backdraw.draw(jnp.zeros(3), rng=0).dtype == jnp.float32
         assert jnp.zeros(3).dtype == jnp.float32
     assert jnp.zeros(3).dtype == jnp.float64
+
+
+@pytest.mark.parametrize("regularizer", ["entropy", "euclidean", "tsallis"])
+def test_no_draw_promotes_ranks(regularizer: str) -> None:
+    logits = jnp.asarray(np.cos(np.arange(15.0)).reshape(3, 5))
+    key = jax.random.key(0)
+
+    def loss(l: Any) -> Any:
+        soft = backdraw.gumbel_softmax(l, regularizer=regularizer, rng=key)
+        return jnp.sum(soft + backdraw.straight_through(l, rng=key) + backdraw.select(l))
+
+    with jax.numpy_rank_promotion("raise"):
+        assert jax.grad(loss)(logits).shape == logits.shape

@@ -49,6 +49,10 @@ def test_mean_of_subsets_as_a_target(lib: Library) -> None:
     loss, (back,) = pulled(lib, lambda l: fenchel_young(Subset(l, 2), lib.asarray(y)), lib.asarray(G), lib.asarray(LOGITS))
     lib.check(loss, plain(LOGITS), rtol=1e-12, atol=1e-14)
     lib.check(back, finite_difference(plain, LOGITS, G), rtol=1e-7, atol=1e-9)
+    _, (_, to_y) = pulled(
+        lib, lambda l, y: fenchel_young(Subset(l, 2), y), lib.asarray(G), lib.asarray(LOGITS), lib.asarray(y)
+    )
+    lib.check(to_y, -G[:, None] * LOGITS, rtol=1e-12)
     barred = np.where(np.arange(5) == 4, -np.inf, LOGITS)
     loss, (back,) = pulled(lib, lambda l: fenchel_young(Subset(l, 2), lib.asarray(y)), lib.asarray(G), lib.asarray(barred))
     assert np.array_equal(lib.to_numpy(loss) == np.inf, y[:, 4] > 0)

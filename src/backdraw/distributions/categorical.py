@@ -5,10 +5,11 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from backdraw import random
-from backdraw.backend import Array, Backend, backend_of
+from backdraw.backend import Array, Backend
 from backdraw.distributions import gumbels, simplex, sparse
-from backdraw.distributions.base import Distribution, check_logits, check_value, perturb
-from backdraw.errors import InvalidTypeError, InvalidValueError
+from backdraw.distributions.base import Distribution, check_value, perturb
+from backdraw.distributions.categories import check_rows
+from backdraw.errors import InvalidValueError
 
 
 @dataclass(frozen=True, eq=False)
@@ -269,36 +270,3 @@ class Categorical(Distribution):
 
 def _of_rows(be: Backend, logits: Array, *arrays: Array, of_rows: Callable[..., Array], **static: Any) -> Array:  # noqa: ARG001
     return of_rows(Categorical.rebuild((logits, None), (-1,)), *arrays, **static)
-
-
-def check_rows(logits: Array, axis: int, where: Array | None) -> int:
-    """Check logits of categories with their axis and mask, and return the axis as counted from the end."""
-    be = check_logits(logits)
-    shape = tuple(logits.shape)
-    if not shape:
-        raise InvalidValueError("logits: expected at least one axis, got a scalar of shape ()")
-    if isinstance(axis, bool) or not isinstance(axis, int):
-        raise InvalidTypeError(f"axis: expected an int, got {type(axis).__name__}")
-    if not -len(shape) <= axis < len(shape):
-        raise InvalidValueError(f"axis: expected {-len(shape)} to {len(shape) - 1} for logits of shape {shape}, got {axis}")
-    if axis >= 0:  # counted from the end, it stays right when samples add axes in front
-        axis -= len(shape)
-    if shape[axis] == 0:
-        raise InvalidValueError(f"logits: expected at least one category along axis {axis}, got shape {shape}")
-    if where is not None:
-        _check_mask(be, where, shape)
-    return axis
-
-
-def _check_mask(be: Backend, where: Array, shape: tuple[int, ...]) -> None:
-    try:
-        same = backend_of(where) is be
-    except InvalidTypeError:
-        same = False
-    if not same or not be.xp.isdtype(where.dtype, "bool"):
-        got = f"{type(where).__name__} of dtype {getattr(where, 'dtype', None)}"
-        raise InvalidTypeError(f"where: expected a boolean {be.name} array, got {got}")
-    sizes = tuple(where.shape)
-    tail = shape[len(shape) - len(sizes) :] if len(sizes) <= len(shape) else None
-    if tail is None or any(a not in (1, b) for a, b in zip(sizes, tail, strict=True)):
-        raise InvalidValueError(f"where: expected a shape that broadcasts to the logits' shape {shape}, got {sizes}")

@@ -8,7 +8,7 @@ from backdraw import random
 from backdraw.backend import Array
 from backdraw.distributions import relaxed, simplex
 from backdraw.distributions.base import Distribution, check_positive, perturb
-from backdraw.distributions.categorical import check_rows
+from backdraw.distributions.categories import check_rows
 from backdraw.errors import InvalidValueError
 
 
