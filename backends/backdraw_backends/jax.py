@@ -3,7 +3,7 @@
 import math
 import numbers
 from collections.abc import Callable
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from functools import cache, partial
 from typing import Any
 
@@ -159,9 +159,10 @@ class JaxBackend(Backend):
         """Noise from a jax.random key, or a portable key, whose words jax.random gives too."""
         planes, transform = TRANSFORMS[kind]
         n = math.prod(shape)
-        words = _bits(rng, (planes, n) if planes > 1 else shape)
-        u = uniform_of_words(self, words, dtype)
-        return transform(jnp, u) if planes == 1 else transform(jnp, *u).reshape(shape)
+        with self.double() if dtype == jnp.float64 else nullcontext():
+            words = _bits(rng, (planes, n) if planes > 1 else shape)
+            u = uniform_of_words(self, words, dtype)
+            return transform(jnp, u) if planes == 1 else transform(jnp, *u).reshape(shape)
 
     def words(self, rng: Any, n: int, device: Any) -> Array:  # noqa: ARG002
         """Words of a jax.random key, or a portable key."""

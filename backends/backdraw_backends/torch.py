@@ -2,7 +2,8 @@
 
 import math
 from collections.abc import Callable
-from contextlib import AbstractContextManager, suppress
+from contextlib import AbstractContextManager
+from functools import lru_cache
 from types import MappingProxyType
 from typing import Any
 
@@ -11,6 +12,7 @@ import numpy as np
 import torch
 from torch._C import _are_functorch_transforms_active as transforms_active
 from torch._C._functorch import unwrap_if_dead
+from torch.compiler import is_dynamo_compiling
 
 from backdraw.backend import Array, Backend
 from backdraw.primitive import Primitive
@@ -39,6 +41,8 @@ class TorchBackend(Backend):
 
     name = "torch"
     native_rng = "torch.Generator"
+    noise = torch_noise.noise
+    words = torch_noise.words
 
     def __init__(self) -> None:
         self.xp = xp
@@ -53,22 +57,23 @@ class TorchBackend(Backend):
 
     def apply(self, primitive: Primitive, arrays: tuple[Array, ...], static: dict[str, Any]) -> Array:
         """Leave true derivatives to torch, unless the rule is faster; give other rules by the autograd.Function."""
+        if not watched():
+            if primitive.native and not (_many(arrays[0], rows=primitive.rows) and on_host(arrays)):
+                return primitive.forward(self, *arrays, **static)[0]
+            if primitive.loops and on_host(present(arrays)) and static.get("dtype", torch.float64) in NUMPY:
+                primitive = ByNumPy(primitive)
+            return apply_eagerly(self, primitive, static, *arrays)[0]
         compiling = torch.compiler.is_compiling()
-        by_rule = compiling and primitive.rows  # the rule has fewer passes over rows to compile
-        if (
-            primitive.native
-            and not by_rule
-            and (watched() or not _numpy_wins(arrays[0], rows=primitive.rows) or not on_host(arrays))
-        ):
+        if primitive.native and not (compiling and primitive.rows):  # the rule has fewer passes over rows to compile
             return primitive.forward(self, *arrays, **static)[0]
-        if primitive.loops and on_host(present(arrays)) and static.get("dtype", torch.float64) in NUMPY:
-            primitive = ByNumPy(primitive)
-        if compiling and not recorded(arrays):  # dynamo's own way there fails on a setup_context
-            return primitive.forward(self, *arrays, **static)[0]
-        if not compiling and (transforms_active() or in_dual_level()):
+        if compiling:
+            if not recorded(arrays):  # dynamo's own way there fails on a setup_context
+                return primitive.forward(self, *arrays, **static)[0]
+            return Apply.apply(self, primitive, tuple(static.items()), *arrays)[0]
+        if transforms_active() or in_dual_level():
             # vmap over forward mode counts the leaves of the arguments: a mapping of this type is one
             return ApplyForward.apply(self, primitive, MappingProxyType(static), *arrays)[0]
-        return (Apply.apply if compiling else apply_eagerly)(self, primitive, tuple(static.items()), *arrays)[0]
+        return apply_eagerly(self, primitive, static, *arrays)[0]
 
     def surrogate(self, primitive: Primitive, hard: Array, soft: Array) -> Array:
         """Take a copy of `soft` and set its data: a quarter of what an autograd.Function costs, where that is the cost."""
@@ -117,11 +122,11 @@ class TorchBackend(Backend):
 
     def refuses_second_derivatives(self) -> bool:
         """Say yes under torch.compile, whose backward graphs cannot be differentiated, and where nothing is recorded."""
-        return torch.compiler.is_compiling() or not (torch.is_grad_enabled() or transforms_active() or in_dual_level())
+        return is_dynamo_compiling() or not (torch.is_grad_enabled() or transforms_active() or in_dual_level())
 
     def rowwise(self, body: Callable[..., Array], *arrays: Array, **static: Any) -> Array:
         """Run the body, by NumPy where that is faster."""
-        if free(arrays) and _numpy_wins(arrays[0]):
+        if _numpy_wins(arrays[0]) and free(arrays):
             return by_numpy(on_numpy.rowwise, body, *arrays, **static)
         return body(self, *arrays, **static)
 
@@ -132,7 +137,7 @@ class TorchBackend(Backend):
 
     def add_to(self, fresh: Array, x: Array) -> Array:
         """Add in place where torch does not watch."""
-        large = free((fresh, x)) and _numpy_wins(fresh, rows=False)
+        large = _numpy_wins(fresh, rows=False) and free((fresh, x))
         return by_numpy(on_numpy.add_to, fresh, x) if large else fresh + self.cast(x, fresh.dtype)
 
     def row_max(self, x: Array) -> Array:
@@ -147,33 +152,37 @@ class TorchBackend(Backend):
         """Torch's own kernel where its result is a number, the shifted form where it is not; NumPy's where faster."""
         if not on_host((x,)):
             return super().softmax(x, temperature)
-        if _numpy_wins(x) and not recorded((x,)):
+        if _many(x) and not recorded((x,)):
             return by_numpy(on_numpy.softmax, x, temperature=temperature)
-        y = torch.softmax(x if temperature == 1.0 else x / temperature, -1)
-        # Equal to itself, but for a NaN: a row of -inf alone, or finite logits too large to divide. It fills the whole row.
-        seen = y.detach() if y.numel() < WORDS else y.detach()[..., 0]
-        return y if seen.equal(seen) else super().softmax(x, temperature)
+        return self._softmax(x, temperature)
 
     def noisy_softmax(self, x: Array, noise: Array, temperature: float) -> Array:
         """Likewise."""
-        if free((x, noise)) and _numpy_wins(x):
+        if not on_host((x, noise)):
+            return super().noisy_softmax(x, noise, temperature)
+        if _many(x) and not recorded((x, noise)):
             return by_numpy(on_numpy.noisy_softmax, x, noise, temperature=temperature)
-        return self.softmax(x + noise, temperature)
+        return self._softmax(x + noise, temperature)
+
+    def _softmax(self, x: Array, temperature: float) -> Array:
+        y = torch.softmax(x if temperature == 1.0 else x / _scalar(temperature, x.dtype), -1)
+        # Equal to itself, but for a NaN: a row of -inf alone, or finite logits too large to divide. It fills the whole row.
+        seen = y if y.numel() < WORDS else y.detach()[..., 0]
+        return y if seen.equal(seen) else super().softmax(x, temperature)
 
     def hardmax(self, x: Array) -> Array:
         """Torch's own kernels; NumPy's where faster."""
         if not free((x,)):
             return super().hardmax(x)
-        if _numpy_wins(x, rows=False):
+        if _many(x, rows=False):
             return by_numpy(on_numpy.hardmax, x)
-        index = x.argmax(-1, keepdim=True)
-        top = x.gather(-1, index)
-        top -= top.clone()  # a NaN where it is infinite
+        top, index = x.max(-1, keepdim=True)  # the first of equals
+        top = top - top  # a NaN where it is infinite
         return torch.zeros_like(x).scatter_(-1, index, 1.0) if top.equal(top) else super().hardmax(x)
 
     def softmax_vjp(self, y: Array, g: Array, temperature: float = 1.0) -> Array:
         """NumPy's where faster."""
-        if free((y, g)) and _numpy_wins(y):
+        if _numpy_wins(y) and free((y, g)):
             return by_numpy(on_numpy.softmax_vjp, y, g, temperature=temperature)
         return super().softmax_vjp(y, g, temperature)
 
@@ -220,24 +229,18 @@ class TorchBackend(Backend):
 
     def one_hot(self, index: Array, n: int, dtype: Any) -> Array:
         """Set the ones among zeros."""
-        if free((index,)):
-            if dtype in NUMPY and index.numel() * n >= _ROWS:
-                return by_numpy(on_numpy.one_hot, index, n=n, dtype=NUMPY[dtype])
-            with suppress(RuntimeError):  # where an index is n
-                return torch.zeros((*index.shape[:-1], n), dtype=dtype, device=index.device).scatter_(-1, index, 1.0)
-        return super().one_hot(index, n, dtype)
+        if not on_host((index,)):
+            return super().one_hot(index, n, dtype)
+        if dtype in NUMPY and index.numel() * n >= _ROWS:
+            return by_numpy(on_numpy.one_hot, index, n=n, dtype=NUMPY[dtype])
+        try:
+            return torch.zeros((*index.shape[:-1], n), dtype=dtype, device="cpu").scatter_(-1, index, 1.0)
+        except RuntimeError:  # an index is n
+            return super().one_hot(index, n, dtype)
 
     def top_k(self, x: Array, k: int) -> tuple[Array, Array]:
         """Torch's own kernel."""
         return tuple(torch.topk(x, k, -1))
-
-    def noise(self, kind: str, rng: Any, shape: tuple[int, ...], dtype: Any, device: Any) -> Array:
-        """Noise from torch's generators or a key."""
-        return torch_noise.noise(self, kind, rng, shape, dtype, device)
-
-    def words(self, rng: Any, n: int, device: Any) -> Array:
-        """Words of torch's generators or a key."""
-        return torch_noise.words(self, rng, n, device)
 
     def streams(self, rng: Any, num: int, device: Any) -> tuple[Any, ...]:
         """One torch generator, or None for torch's default."""
@@ -267,8 +270,20 @@ def _plain_vjp(fn: Callable[..., Any], arrays: tuple[Array, ...]) -> tuple[Any, 
     return (detached if several else detached[0]), pullback
 
 
+@lru_cache(64)
+def _scalar(x: float, dtype: Any) -> Array:
+    """Return a number as a tensor, which torch would make of it anew in every operation."""
+    with torch.inference_mode(False):
+        return torch.tensor(x, dtype=dtype, device="cpu")
+
+
 def _numpy_wins(x: Array, *, rows: bool = True) -> bool:
-    """Whether NumPy is faster: if there are many elements or, at `rows`, if they are short and not few."""
+    """Whether NumPy is faster, where torch lets it do the work."""
+    return not watched() and _many(x, rows=rows)
+
+
+def _many(x: Array, *, rows: bool = True) -> bool:
+    """Whether there are enough elements for NumPy to be faster; fewer will do at `rows`, if these are short."""
     n = x.numel()
     return n >= WORDS and (n >= _ROWS or (rows and x.shape[-1] < _SHORT))
 

@@ -7,7 +7,9 @@ import numpy as np
 import torch
 from torch._C import _are_functorch_transforms_active as transforms_active
 from torch._C._functorch import is_legacy_batchedtensor as is_legacy_batched
-from torch.utils._python_dispatch import is_in_torch_dispatch_mode
+from torch.autograd import forward_ad
+from torch.compiler import is_dynamo_compiling
+from torch.utils import _python_dispatch
 
 from backdraw.backend import Array, Backend
 from backdraw.primitive import Primitive
@@ -31,16 +33,21 @@ def recorded(arrays: tuple[Array, ...]) -> bool:
 def watched() -> bool:
     """Whether torch traces or transforms what runs: by torch.compile, torch.func, forward mode or a dispatch mode."""
     return (
-        torch.compiler.is_compiling()
+        is_dynamo_compiling()
         or transforms_active()
-        or torch.autograd.forward_ad._current_level >= 0
-        or is_in_torch_dispatch_mode()
+        or forward_ad._current_level >= 0
+        or _python_dispatch._is_in_torch_dispatch_mode
     )
+
+
+def traced() -> bool:
+    """Whether torch.compile, torch.export or another dispatch mode takes down what runs."""
+    return is_dynamo_compiling() or _python_dispatch._is_in_torch_dispatch_mode
 
 
 def in_dual_level() -> bool:
     """Whether forward mode is on."""
-    return torch.autograd.forward_ad._current_level >= 0
+    return forward_ad._current_level >= 0
 
 
 def on_host(arrays: tuple[Array, ...]) -> bool:

@@ -10,6 +10,25 @@ from backdraw.backend import Backend
 from backdraw.primitive import Primitive
 
 
+def _places(arrays: tuple[Any, ...], out: Any, residuals: tuple[Any, ...]) -> tuple[list[int | None], list[Any]]:
+    """Return where each residual is found again, and which must be returned beside the output for it, each once."""
+    seen = [*arrays, out]  # these, in the order of the places, then what is returned beside
+    places: list[int | None] = []
+    for r in residuals:
+        if r is None:
+            places.append(None)
+            continue
+        place = next_place = len(seen)
+        for i, a in enumerate(seen):
+            if a is r:
+                place = i
+                break
+        if place == next_place:
+            seen.append(r)
+        places.append(place)
+    return places, seen[len(arrays) + 1 :]
+
+
 class Apply(torch.autograd.Function):
     """A primitive with its own rule. Its residuals are outputs too, so that they can be differentiated in turn."""
 
@@ -19,21 +38,9 @@ class Apply(torch.autograd.Function):
     def forward(be: Backend, primitive: Primitive, static: Any, *arrays: Any) -> Any:
         """Run the primitive; return its output, its own residuals, and where all residuals are."""
         out, residuals = primitive.forward(be, *arrays, **dict(static))
-        # Where each residual is found again: among the arrays, then the output, then what is returned beside it, once.
-        places: list[int | None] = []
-        extra: list[Any] = []
-        for r in residuals:
-            place = None if r is None else next((i for i, a in enumerate((*arrays, out, *extra)) if a is r), None)
-            if r is not None and place is None:
-                place = len(arrays) + 1 + len(extra)
-                extra.append(r)
-            places.append(place)
-        source = next((i for i, a in enumerate(arrays) if a is out), None)
-        if source is not None:  # autograd wants an output of its own
-            if torch.compiler.is_compiling() or transforms_active():
-                out = out.view_as(out)
-            else:  # one that the user may write to: a copy where the rule will look at the original
-                out = out.clone() if source in places else out.data
+        places, extra = _places(arrays, out, residuals)
+        if any(a is out for a in arrays):  # autograd wants an output of its own
+            out = out.view_as(out)
         return (out, *extra, tuple(places))
 
     @staticmethod
@@ -44,23 +51,15 @@ class Apply(torch.autograd.Function):
         ctx.count = len(arrays)
         ctx.set_materialize_grads(False)
         ctx.mark_non_differentiable(*(y for y in outputs if not y.is_floating_point()))
-        # Without forward mode, or a residual that has a derivative, nothing is computed again: keep what is needed.
-        if (
-            not any(y.is_floating_point() for y in outputs[1:])
-            and not torch.compiler.is_compiling()
-            and not transforms_active()
-        ):
-            arrays = [a if i in ctx.places else None for i, a in enumerate(arrays)]
-            outputs[0] = outputs[0] if ctx.count in ctx.places else None
         ctx.save_for_backward(*arrays, *outputs)
 
     @staticmethod
     def backward(ctx: Any, g: Any, *g_extra: Any) -> Any:
         """Apply the rule, and the derivative of the residuals where a second derivative asks for it."""
         static, saved, n = dict(ctx.static), ctx.saved_tensors, ctx.count
-        residuals = tuple(None if i is None else saved[i] for i in ctx.places)
+        residuals = tuple([None if i is None else saved[i] for i in ctx.places])
         grads = [None] * n if g is None else list(ctx.primitive.backward(ctx.be, residuals, g, **static))
-        wanted = [j for j, x in enumerate(g_extra[:-1]) if x is not None and saved[n + 1 + j].is_floating_point()]
+        wanted = [j for j, x in enumerate(g_extra) if x is not None and saved[n + 1 + j].is_floating_point()]
         if wanted:  # a second derivative: that of the residuals, computed again from the inputs
             inputs, extra = _residuals_again(ctx, saved[:n], wanted)
             pullback = torch.func.vjp(extra, *(saved[i] for i in inputs))[1]
@@ -69,9 +68,32 @@ class Apply(torch.autograd.Function):
         return (None, None, None, *grads)
 
 
-# What Apply.apply comes to in eager mode. On the way it binds the arguments to a signature that it has `inspect` make anew
-# on every call, which costs more than all else.
-apply_eagerly: Callable[..., Any] = super(torch.autograd.Function, Apply).apply
+class _Eager(torch.autograd.Function):
+    """The same where nothing is traced or transformed; small arrays cost what the calls cost, and these are fewer."""
+
+    @staticmethod
+    def forward(ctx: Any, be: Backend, primitive: Primitive, static: dict[str, Any], *arrays: Any) -> Any:
+        """Run the primitive, and keep what the rule needs."""
+        out, residuals = primitive.forward(be, *arrays, **static)
+        places, extra = _places(arrays, out, residuals)
+        for i, a in enumerate(arrays):
+            if a is out:  # autograd wants one of its own, that the user may write to: a copy if the rule looks at this one
+                out = out.clone() if i in places else out.data
+                break
+        ctx.be, ctx.primitive, ctx.static, ctx.places, ctx.count = be, primitive, static, places, len(arrays)
+        ctx.set_materialize_grads(False)
+        kept = [*arrays, out]
+        if not any(y.is_floating_point() for y in extra):  # no residual has a derivative: nothing is computed again
+            kept = [a if i in places else None for i, a in enumerate(kept)]
+        ctx.save_for_backward(*kept, *extra)
+        return (out, *extra)
+
+    backward = staticmethod(Apply.backward)
+
+
+# What _Eager.apply comes to. On the way it binds the arguments to a signature that it has `inspect` make anew on every
+# call, which costs more than all else.
+apply_eagerly: Callable[..., Any] = super(torch.autograd.Function, _Eager).apply
 
 
 class ApplyForward(Apply):

@@ -7,7 +7,6 @@ from typing import Any
 import numpy as np
 import torch
 from torch._C import _are_functorch_transforms_active as transforms_active
-from torch.utils._python_dispatch import is_in_torch_dispatch_mode
 
 from backdraw import random
 from backdraw.backend import Array, Backend
@@ -15,8 +14,9 @@ from backdraw.errors import InvalidValueError
 from backdraw.random import TRANSFORMS, Key, uniform_of_words, wrong_rng
 from backdraw.threefry import MASK, threefry2x32
 from backdraw_backends import host_noise
-from backdraw_backends.torch_by_numpy import by_numpy
+from backdraw_backends.torch_by_numpy import by_numpy, traced
 
+_CPU = torch.device("cpu")  # to compare with it costs nothing; the type is a string that torch makes anew each time
 WORDS = 1 << 13  # elements: from here on NumPy's generators pay for their seeding
 
 
@@ -24,13 +24,13 @@ def noise(be: Backend, kind: str, rng: Any, shape: tuple[int, ...], dtype: Any, 
     """Noise of `kind`, from torch's generators or a key."""
     planes, transform = TRANSFORMS[kind]
     n = math.prod(shape)
-    eager = device.type == "cpu" and not torch.compiler.is_compiling() and not is_in_torch_dispatch_mode()
+    eager = (device == _CPU or device.type == "cpu") and not traced()
     if isinstance(rng, Key):
         if eager and isinstance(rng.high, int):
             return _on_host(kind, host_noise.key_source(rng), shape, dtype)
         found = words(be, rng, planes * n, device).reshape(planes, *shape)
         return transform(torch, *uniform_of_words(be, found, dtype).unbind())
-    source = generator(be, rng, device)
+    source = None if rng is None else generator(be, rng, device)
     if not eager or transforms_active():
         found = _randint(source, (planes, *shape), device)
         return transform(torch, *uniform_of_words(be, found, dtype).unbind())
@@ -39,8 +39,9 @@ def noise(be: Backend, kind: str, rng: Any, shape: tuple[int, ...], dtype: Any, 
     if kind == "normal":
         return torch.randn(shape, generator=source, dtype=dtype, device=device)
     # Few elements: what the calls cost counts. Of float32 uniforms, with their 24 bits, the Gumbels would end at 16.6.
-    u = torch.rand(shape if planes == 1 else (planes, *shape), generator=source, dtype=torch.float64, device=device)
-    u.clamp_min_(2.0**-54)
+    # The bound of 2**-55 takes 0 out, and rounds nothing up to 1.
+    u = torch.empty(shape if planes == 1 else (planes, *shape), dtype=torch.float64, device=device)
+    u.uniform_(2.0**-55, 1.0, generator=source)
     if kind not in ("uniform", "exponential", "gumbel"):
         return transform(torch, *(u.unbind() if planes > 1 else (u,))).to(dtype)
     if kind == "uniform":

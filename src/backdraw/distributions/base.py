@@ -60,9 +60,15 @@ class Distribution:
         for hook in Distribution.on_subclass:
             hook(cls)
 
-    if not TYPE_CHECKING:  # where any name would pass for that of an attribute
+    if TYPE_CHECKING:
+        backend: Backend  # of the parameters, which are of one framework; looked up once
+    else:  # where any name would pass for that of an attribute
 
         def __getattr__(self, name: str) -> Any:
+            if name == "backend":
+                found = backend_of(getattr(self, self.parameters[0]))
+                object.__setattr__(self, "backend", found)
+                return found
             kind = type(self)
             reason = kind.lacks.get(name, NEEDS.get(name))
             if reason is None:
@@ -73,12 +79,10 @@ class Distribution:
     def params(self) -> tuple[Array, ...]:
         """The parameter arrays, in order."""
         values = [getattr(self, name) for name in self.parameters]
-        return tuple(value for value in values if not isinstance(value, float))
+        return tuple([value for value in values if not isinstance(value, float)])
 
-    @property
-    def backend(self) -> Backend:
-        """The backend of the parameters, which are of one framework."""
-        return backend_of(getattr(self, self.parameters[0]))
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: getattr(self, name) for name in (*self.arrays, *self.plain)}
 
     @property
     def leading_shape(self) -> tuple[int, ...]:
@@ -95,16 +99,18 @@ class Distribution:
         return self.rebuild(arrays, [changes.get(name, getattr(self, name)) for name in self.plain])
 
     @classmethod
-    def rebuild(cls, arrays: Iterable[Any], plain: Iterable[Any]) -> Self:
+    def rebuild(cls, arrays: Iterable[Any], plain: Iterable[Any], backend: Backend | None = None) -> Self:
         """Make a distribution of its fields, and check nothing: the arrays may be tracers or placeholders."""
         new = object.__new__(cls)
         for name, value in zip((*cls.arrays, *cls.plain), (*arrays, *plain), strict=True):
             object.__setattr__(new, name, value)
+        if backend is not None:
+            object.__setattr__(new, "backend", backend)
         return new
 
     def perturbed(self, rng: Any) -> Array:
         """Return what `perturb` makes of fresh noise; for those whose noise is added to their utilities."""
-        return perturb(self.utilities, self.perturb_noise(rng), fresh=True)  # type: ignore[attr-defined]
+        return self.backend.apply(perturb, (self.utilities, self.perturb_noise(rng)), {"fresh": True})  # type: ignore[attr-defined]
 
     def relaxed_draw(self, rng: Any, temperature: Any, regularizer: str) -> Array:
         """Return what `relax` makes of fresh random utilities."""

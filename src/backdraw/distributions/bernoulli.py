@@ -62,8 +62,7 @@ class Bernoulli(Distribution):
     def draw_noise(self, rng: Any, shape: tuple[int, ...] = ()) -> Array:
         """Uniforms for `sample`, float64, one a bit."""
         be = self.backend
-        with be.double():
-            return random.noise(be, "uniform", rng, (*shape, *self.logits.shape), self.logits, be.xp.float64)
+        return random.noise(be, "uniform", rng, (*shape, *self.logits.shape), self.logits, be.xp.float64)
 
     def sample(self, noise: Array) -> Array:
         """Exact draws: 1 where the uniform is below the mean, compared in float64."""
@@ -158,7 +157,7 @@ class Bernoulli(Distribution):
 
     def trapezoid(self, mean: Array, x: Array, c: Array) -> Array:
         """Half the sum of the covariance and of ``(x - mean)**2``, times c: for bits, of half of ``|x - mean|``."""
-        return c * (0.5 * self.backend.xp.abs(x - mean))
+        return self.backend.rowwise(_trapezoid, mean, x, c)
 
     def rowwise(self, body: Callable[..., Array], *arrays: Array, **static: Any) -> Array:
         """``body(p, *arrays, **static)``, where p are blocks of these bits."""
@@ -181,5 +180,9 @@ class Bernoulli(Distribution):
         return x, ((c[None, ...], 1.0 - x[None, ...], None),)
 
 
-def _of_rows(be: Backend, logits: Array, *arrays: Array, of_rows: Callable[..., Array], **static: Any) -> Array:  # noqa: ARG001
-    return of_rows(Bernoulli.rebuild((logits,), ()), *arrays, **static)
+def _trapezoid(be: Backend, m: Array, x: Array, c: Array) -> Array:
+    return c * (0.5 * be.xp.abs(be.cast(x, c.dtype) - m))
+
+
+def _of_rows(be: Backend, logits: Array, *arrays: Array, of_rows: Callable[..., Array], **static: Any) -> Array:
+    return of_rows(Bernoulli.rebuild((logits,), (), be), *arrays, **static)

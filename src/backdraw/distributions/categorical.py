@@ -58,7 +58,8 @@ class Categorical(Distribution):
     parameters: ClassVar[tuple[str, ...]] = ("logits",)
 
     def __post_init__(self) -> None:
-        axis = check_rows(self.logits, self.axis, self.where)
+        be, axis = check_rows(self.logits, self.axis, self.where)
+        object.__setattr__(self, "backend", be)
         if axis != self.axis:
             object.__setattr__(self, "axis", axis)
 
@@ -92,8 +93,7 @@ class Categorical(Distribution):
         be = self.backend
         kept = list(self.logits.shape)
         kept[self.axis] = 1
-        with be.double():
-            return random.noise(be, "uniform", rng, (*shape, *kept), self.logits, be.xp.float64)
+        return random.noise(be, "uniform", rng, (*shape, *kept), self.logits, be.xp.float64)
 
     def sample(self, noise: Array) -> Array:
         """Exact draws by inverse CDF: the category whose interval of the float64 cumulative sum holds the uniform."""
@@ -183,8 +183,8 @@ class Categorical(Distribution):
         """Return what `relax` makes of fresh random utilities; the softmax in one go with the noise."""
         if regularizer != "entropy" or not isinstance(temperature, float):
             return super().relaxed_draw(rng, temperature, regularizer)
-        noise = self.perturb_noise(rng)
-        return simplex.relaxed(self.utilities, noise, axis=self.axis, temperature=temperature, dtype=self.logits.dtype)
+        static = {"axis": self.axis, "temperature": temperature, "dtype": self.logits.dtype}
+        return self.backend.apply(simplex.relaxed, (self.utilities, self.perturb_noise(rng)), static)
 
     def argmax(self, utilities: Array) -> Array:
         """One-hot vector of the largest utility, the first of equals; no gradient."""
@@ -201,7 +201,8 @@ class Categorical(Distribution):
             return sparse.sparse(
                 utilities, axis=self.axis, temperature=temperature, regularizer=regularizer, dtype=self.logits.dtype
             )
-        return simplex.softmax(utilities, axis=self.axis, temperature=temperature, dtype=self.logits.dtype)
+        static = {"axis": self.axis, "temperature": temperature, "dtype": self.logits.dtype}
+        return self.backend.apply(simplex.softmax, (utilities,), static)
 
     def project(self, x: Array, step: Array, projection: str) -> Array:
         """Return the target of intermediate loss sampling: from the draw x against `step`, back onto the simplex."""
@@ -228,12 +229,16 @@ class Categorical(Distribution):
     def trapezoid(self, mean: Array, x: Array, c: Array) -> Array:
         """Half the sum of the covariance and of ``(x - mean) (x - mean)^T``, times c."""
         be = self.backend
+        if self.axis == -1:
+            return be.rowwise(simplex.trapezoid, mean, x, c)
         rows = (simplex.last(be, a, self.axis) for a in (mean, x, c))
-        return simplex.unlast(be, simplex.trapezoid(be, *rows), self.axis)
+        return simplex.unlast(be, be.rowwise(simplex.trapezoid, *rows), self.axis)
 
     def rowwise(self, body: Callable[..., Array], *arrays: Array, **static: Any) -> Array:
         """``body(p, *arrays, **static)``, where p are blocks of rows, the categories along the last axis."""
         be = self.backend
+        if self.axis == -1:
+            return be.rowwise(_of_rows, self.utilities, *arrays, of_rows=body, **static)
         rows = [simplex.last(be, x, self.axis) if x.ndim else x for x in (self.utilities, *arrays)]
         return simplex.unlast(be, be.rowwise(_of_rows, *rows, of_rows=body, **static), self.axis)
 
@@ -268,5 +273,5 @@ class Categorical(Distribution):
         return self.sample(noise), ((probs * states, states, None),)
 
 
-def _of_rows(be: Backend, logits: Array, *arrays: Array, of_rows: Callable[..., Array], **static: Any) -> Array:  # noqa: ARG001
-    return of_rows(Categorical.rebuild((logits, None), (-1,)), *arrays, **static)
+def _of_rows(be: Backend, logits: Array, *arrays: Array, of_rows: Callable[..., Array], **static: Any) -> Array:
+    return of_rows(Categorical.rebuild((logits, None), (-1,), be), *arrays, **static)

@@ -5,8 +5,8 @@ from backdraw.distributions.base import check_logits
 from backdraw.errors import InvalidTypeError, InvalidValueError
 
 
-def check_rows(logits: Array, axis: int, where: Array | None) -> int:
-    """Check logits of categories with their axis and mask, and return the axis as counted from the end."""
+def check_rows(logits: Array, axis: int, where: Array | None) -> tuple[Backend, int]:
+    """Check logits of categories with their axis and mask; return their backend, and the axis as counted from the end."""
     be = check_logits(logits)
     shape = tuple(logits.shape)
     if not shape:
@@ -21,7 +21,7 @@ def check_rows(logits: Array, axis: int, where: Array | None) -> int:
         raise InvalidValueError(f"logits: expected at least one category along axis {axis}, got shape {shape}")
     if where is not None:
         _check_mask(be, where, shape)
-    return axis
+    return be, axis
 
 
 def _check_mask(be: Backend, where: Array, shape: tuple[int, ...]) -> None:

@@ -119,8 +119,7 @@ class Chain(Distribution):
     def draw_noise(self, rng: Any, shape: tuple[int, ...] = ()) -> Array:
         """Uniforms for `sample`: one a variable, float64, the axis of the states of size 1."""
         be = self.backend
-        with be.double():
-            return random.noise(be, "uniform", rng, (*shape, *self.unary.shape[:-1], 1), self.unary, be.xp.float64)
+        return random.noise(be, "uniform", rng, (*shape, *self.unary.shape[:-1], 1), self.unary, be.xp.float64)
 
     def sample(self, noise: Array) -> Array:
         """Exact draws, variable by variable, each by inverse CDF given the one before it."""

@@ -28,7 +28,7 @@ class _Relaxed(Distribution, ABC):
     log_space: ClassVar[bool]
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "axis", check_rows(self.logits, self.axis, self.where))
+        object.__setattr__(self, "axis", check_rows(self.logits, self.axis, self.where)[1])
         temperature = check_positive("temperature", self.temperature, self.backend, self.logits)
         object.__setattr__(self, "temperature", temperature)
 

@@ -77,8 +77,7 @@ class ExponentialFamily(Distribution, ABC):
     def draw_noise(self, rng: Any, shape: tuple[int, ...] = ()) -> Array:
         """Uniforms for `sample`, float64, in a row for each draw."""
         be = self.backend
-        with be.double():
-            return random.noise(be, "uniform", rng, (*shape, *self.batch_shape, self.noise_size), self.logits, be.xp.float64)
+        return random.noise(be, "uniform", rng, (*shape, *self.batch_shape, self.noise_size), self.logits, be.xp.float64)
 
     def sample(self, noise: Array) -> Array:
         """Exact draws, made in float64 on every backend."""

@@ -117,8 +117,7 @@ class PlackettLuce(Distribution):
     def draw_noise(self, rng: Any, shape: tuple[int, ...] = ()) -> Array:
         """Gumbel noise for `sample`, float64."""
         be = self.backend
-        with be.double():
-            return random.noise(be, "gumbel", rng, (*shape, *self.logits.shape), self.logits, be.xp.float64)
+        return random.noise(be, "gumbel", rng, (*shape, *self.logits.shape), self.logits, be.xp.float64)
 
     def sample(self, noise: Array) -> Array:
         """Exact draws: the items in the order of logits plus noise."""

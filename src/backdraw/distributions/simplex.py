@@ -57,6 +57,7 @@ def log_softmax_of_rows(be: Backend, u: Array) -> Array:
 
 def trapezoid(be: Backend, m: Array, x: Array, c: Array) -> Array:
     """Half of ``m * (c - <m, c>) + (x - m) * <x - m, c>`` for one-hot x: each entry of m against x, in few passes."""
+    x = be.cast(x, c.dtype)
     g = m * (0.5 * (c - be.row_sum(x * c)))
     return g - x * be.row_sum(g)
 
@@ -155,6 +156,9 @@ def relaxed(be: Backend, logits: Array, noise: Array, *, axis: int, temperature:
 
 
 def _relaxed_fwd(be: Backend, logits: Array, noise: Array, *, axis: int, temperature: float, dtype: Any) -> tuple[Array, Any]:
+    if axis == -1 and logits.dtype == noise.dtype:  # the common case, at no cost
+        y = be.noisy_softmax(logits, noise, temperature)
+        return y, (y, None)
     u = last(be, be.cast(logits, noise.dtype), axis)
     y = unlast(be, be.noisy_softmax(u, last(be, noise, axis), temperature), axis)
     return be.cast(y, dtype), (y, None if logits.dtype == y.dtype else logits)

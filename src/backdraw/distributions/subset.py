@@ -110,8 +110,7 @@ class Subset(Distribution):
     def draw_noise(self, rng: Any, shape: tuple[int, ...] = ()) -> Array:
         """Uniforms for `sample`, float64, one an item."""
         be = self.backend
-        with be.double():
-            return random.noise(be, "uniform", rng, (*shape, *self.logits.shape), self.logits, be.xp.float64)
+        return random.noise(be, "uniform", rng, (*shape, *self.logits.shape), self.logits, be.xp.float64)
 
     def sample(self, noise: Array) -> Array:
         """Exact draws, item by item from the last to the first, each given those before; in float64."""

@@ -77,12 +77,12 @@ def reinmax(dist: Distribution | Array, *, temperature: Any = 1.0, rng: Any = No
     array([ 0.167,  0.   , -0.167])
     """
     p = as_distribution(dist, "reinmax", "sample", "mean", "covariance_product", "trapezoid")
-    t = check_positive("temperature", temperature, p.backend, p.params[0])
-    static = {"family": type(p), "plain": tuple(getattr(p, name) for name in p.plain)}
-    arrays = (*p.sample_with_mean(p.draw_noise(rng)), *(getattr(p, name) for name in p.arrays))
-    if isinstance(t, float):
-        return _reinmax(*arrays, **static, temperature=t)
-    return _reinmax(*arrays, t, **static, temperature=None)
+    t = check_positive("temperature", temperature, p.backend, p.logits)
+    arrays = (*p.sample_with_mean(p.draw_noise(rng)), *[getattr(p, name) for name in p.arrays])
+    static = {"family": type(p), "plain": tuple([getattr(p, name) for name in p.plain]), "temperature": t}
+    if not isinstance(t, float):
+        arrays, static["temperature"] = (*arrays, t), None
+    return p.backend.apply(_reinmax, arrays, static)
 
 
 def _ones(be: Backend, x: Array) -> Array:  # noqa: ARG001
@@ -92,8 +92,6 @@ def _ones(be: Backend, x: Array) -> Array:  # noqa: ARG001
 def heun(p: Any, x: Array, mean: Array, c: Array, *traced: Array, temperature: float | None) -> Array:
     """Return the gradient in the logits of p, for the draw, the mean of p and the cotangent c."""
     x = p.backend.cast(x, c.dtype)
-    if temperature == 1.0:
-        return p.trapezoid(mean, x, c)
     m_t = p.mean(temperature=traced[0] if temperature is None else temperature)
     return 2.0 * p.covariance_product((x + m_t) / 2.0, c) - p.covariance_product(mean, c) / 2.0
 
@@ -119,13 +117,18 @@ class ReinMax(Primitive):
         temperature: float | None,
     ) -> tuple[Array | None, ...]:
         """Apply the rule, in float32 or wider."""
-        x, mean, logits, *others = residuals
-        c, u = (be.cast(be.stop_gradient(a), mean.dtype) for a in (cotangent, logits))
-        others = [None if a is None else be.stop_gradient(a) for a in others]
-        traced = [] if temperature is not None else [others.pop()]
-        p = family.rebuild((u, *others), plain)
-        grad = be.cast(p.rowwise(heun, x, mean, c, *traced, temperature=temperature), logits.dtype)
-        return (None, None, once(be, grad, cotangent, logits, estimator=self.name), *(None for _ in residuals[3:]))
+        x, mean, *arrays = residuals
+        logits = arrays[0]
+        c = be.cast(be.stop_gradient(cotangent), mean.dtype)
+        if temperature == 1.0:
+            grad = family.rebuild(arrays, plain, be).trapezoid(mean, x, c)  # type: ignore[attr-defined]
+        else:
+            traced = [] if temperature is not None else [be.stop_gradient(arrays.pop())]
+            u, *others = [None if a is None else be.stop_gradient(a) for a in arrays]
+            p = family.rebuild((be.cast(u, mean.dtype), *others), plain, be)
+            grad = p.rowwise(heun, x, mean, c, *traced, temperature=temperature)
+        grad = be.cast(grad, logits.dtype)
+        return (None, None, once(be, grad, cotangent, logits, estimator=self.name), *[None] * (len(residuals) - 3))
 
 
 _reinmax = ReinMax()
