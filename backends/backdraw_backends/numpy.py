@@ -64,8 +64,8 @@ class NumPyBackend(StandardBackend):
         """Return a plain ndarray."""
         if type(x) is np.ndarray or x is None:
             return x
-        if type(x) is Traced and x._tape is not None:
-            x.check_thread()
+        if type(x) is Traced and x._tape is not None and x._tape.open and x._tape not in active_tapes():
+            x.refuse_thread()
         return np.asarray(x)
 
     def track(self, x: Array, tape: Tape) -> Array:
@@ -159,7 +159,10 @@ class NumPyBackend(StandardBackend):
     def noisy_softmax(self, x: Array, noise: Array, temperature: float) -> Array:
         """Likewise, in the memory of the noise where it has rows."""
         noise = self.raw(noise)
-        return self._filled(rows.noisy_softmax, noise if noise.flags.carray else None, temperature, x, noise)
+        out = noise if noise.flags.carray else None
+        if noise.size < blocks.BLOCK:
+            return rows.noisy_softmax(self, out, temperature, self.raw(x), noise)
+        return self._filled(rows.noisy_softmax, out, temperature, x, noise)
 
     def softmax_vjp(self, y: Array, g: Array, temperature: float = 1.0) -> Array:
         """Pull a cotangent back, in place on each block."""
@@ -170,8 +173,8 @@ class NumPyBackend(StandardBackend):
     def _filled(self, body: Callable[..., Array], out: np.ndarray | None, temperature: float, *arrays: Array) -> Array:
         plain = tuple([x if type(x) is np.ndarray else self.raw(x) for x in arrays])
         if plain[0].size < blocks.BLOCK:
-            return _quietly(body, self, out, temperature, *plain)
-        return blocks.fill_rows(lambda out, *parts: _quietly(body, self, out, temperature, *parts), out, plain)
+            return body(self, out, temperature, *plain)
+        return blocks.fill_rows(lambda out, *parts: body(self, out, temperature, *parts), out, plain)
 
     def hardmax(self, x: Array) -> Array:
         """Set the ones among zeros that are never written."""

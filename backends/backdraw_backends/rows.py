@@ -66,13 +66,13 @@ def argmax(be: Backend, x: np.ndarray) -> np.ndarray:  # noqa: ARG001
     return np.where(np.take_along_axis(x, index, -1) == -np.inf, x.shape[-1], index)
 
 
+@np.errstate(over="ignore")  # huge logits: a difference or quotient may overflow, to where a weight is 0
 def softmax(be: Backend, out: np.ndarray | None, temperature: float, x: np.ndarray) -> np.ndarray:
     """Set `out`, or fresh memory, to the softmax of ``x / temperature``."""
-    """Index of the largest entry of each row, on an axis of size 1; the length of a row of -inf alone."""
-    """One-hot of the largest entry of each row; zeros in a row of -inf alone."""
     return _shifted_softmax(np.subtract(x, top(be, x), out), temperature)
 
 
+@np.errstate(over="ignore")
 def noisy_softmax(be: Backend, out: np.ndarray | None, temperature: float, x: np.ndarray, noise: np.ndarray) -> np.ndarray:
     """Set `out`, or fresh memory, to the softmax of ``(x + noise) / temperature``."""
     z = np.add(x, noise, out)

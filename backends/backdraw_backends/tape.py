@@ -6,7 +6,8 @@ It records primitives, and only those, by the identity of the arrays that went i
 import threading
 import weakref
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from dataclasses import dataclass
+from typing import Any
 
 from backdraw.backend import Array, Backend
 from backdraw.errors import GradientError, InvalidTypeError, InvalidValueError
@@ -15,7 +16,8 @@ from backdraw.primitive import Primitive
 ADVICE = "Write it as a primitive (backdraw.primitive), or wrap it in backdraw.stop_gradient if it needs no gradient."
 
 
-class Record(NamedTuple):
+@dataclass(slots=True)
+class Record:
     """One application of a primitive: its inputs and output are places on the tape, None where nothing is tracked."""
 
     primitive: Primitive
@@ -158,11 +160,11 @@ def _add(grads: dict[int, Array], place: int, g: Array) -> None:
 
 
 def _place_of_output(be: Any, tape: Tape, y: Any) -> int:
-    if not be.owns(y):
-        raise InvalidTypeError(f"fn: expected a function that returns {be.name} arrays, got {type(y).__name__}")
     place = tape.place(y)
     if place is not None:
         return place
+    if not be.owns(y):
+        raise InvalidTypeError(f"fn: expected a function that returns {be.name} arrays, got {type(y).__name__}")
     origin = be.broken(y, tape)
     if origin is not None:
         why = f"it came from {origin} applied to a tracked array, which backdraw.vjp does not record. {ADVICE}"

@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 
 from backdraw.errors import GradientError
-from backdraw_backends.tape import Tape, active_tapes
+from backdraw_backends.tape import Tape
 
 
 class Traced(np.ndarray):
@@ -22,13 +22,12 @@ class Traced(np.ndarray):
         if isinstance(obj, Traced):
             self._tape = obj._tape
 
-    def check_thread(self) -> None:
-        """Raise where a primitive would take the array on another thread than the one whose tape tracks it."""
-        if self._tape is not None and self._tape.open and self._tape not in active_tapes():
-            raise GradientError(
-                f"an array of shape {self.shape} that backdraw.vjp tracks was used on another thread, where nothing is "
-                "recorded; wrap it in backdraw.stop_gradient if it needs no gradient"
-            )
+    def refuse_thread(self) -> None:
+        """Raise: a primitive would take the array on another thread than the one whose tape tracks it."""
+        raise GradientError(
+            f"an array of shape {self.shape} that backdraw.vjp tracks was used on another thread, where nothing is "
+            "recorded; wrap it in backdraw.stop_gradient if it needs no gradient"
+        )
 
     def __array_ufunc__(self, ufunc: Any, method: str, *inputs: Any, out: Any = None, **kwargs: Any) -> Any:
         owner = next((x for x in (*inputs, *(out or ())) if isinstance(x, Traced)), self)

@@ -141,6 +141,8 @@ def _softmax_fwd(be: Backend, u: Array, *, axis: int, temperature: float, dtype:
 
 def _softmax_vjp(be: Backend, residuals: Any, g: Array, *, axis: int, temperature: float, dtype: Any) -> tuple[Array]:  # noqa: ARG001
     y, u = residuals
+    if axis == -1 and u is None and g.dtype == y.dtype:  # the common case, at no cost
+        return (be.softmax_vjp(y, g, temperature),)
     rows = (last(be, y, axis), last(be, be.cast(g, y.dtype), axis))
     back = unlast(be, be.softmax_vjp(*rows, temperature), axis)
     return (back if u is None else be.xp.astype(back, u.dtype),)
