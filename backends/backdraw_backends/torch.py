@@ -39,13 +39,13 @@ _ROWS = 1 << 20  # elements: from here on NumPy's blocks of rows, on torch's mem
 class TorchBackend(Backend):
     """PyTorch tensors, on any device, in eager mode, under torch.func and under torch.compile."""
 
+    __slots__ = ()
+
     name = "torch"
+    xp = xp
     native_rng = "torch.Generator"
     noise = torch_noise.noise
     words = torch_noise.words
-
-    def __init__(self) -> None:
-        self.xp = xp
 
     def array_types(self) -> tuple[type, ...]:
         """Return the array types known beforehand."""
@@ -189,6 +189,14 @@ class TorchBackend(Backend):
     def is_floating(self, dtype: Any) -> bool:
         """Ask the dtype."""
         return dtype.is_floating_point
+
+    def cast(self, x: Array, dtype: Any) -> Array:
+        """Torch's own conversion, which leaves `x` alone where it has the dtype."""
+        return x.to(dtype)
+
+    def lowest(self, x: Array) -> float:
+        """Ask torch."""
+        return torch.finfo(x.dtype).min
 
     def at_least(self, x: Array, bound: float) -> Array:
         """Torch's own kernel."""

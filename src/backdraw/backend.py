@@ -40,6 +40,9 @@ class Backend(ABC):
         then cost more than they save.
     """
 
+    # An instance that needs none has no dictionary, in which torch.compile would look for every method before every call.
+    __slots__ = ()
+
     name: str
     xp: Any
     native_rng: str

@@ -250,10 +250,9 @@ TRANSFORMS: dict[str, tuple[int, Callable[..., Array]]] = {
 
 def uniform_of_words(be: Backend, words: Array, dtype: Any) -> Array:
     """Return ``(word + 1/2) / 2**32`` for 32-bit words: never 0, and never rounded up to 1."""
-    xp = be.xp
-    u = (xp.astype(words, dtype) + 0.5) * 2.0**-32
+    u = (be.cast(words, dtype) + 0.5) * 2.0**-32
     # The top words round up to 1 in float32. (float64 holds every value exactly.)
-    return be.clip(u, 0.0, 1.0 - 2.0**-24) if xp.finfo(dtype).bits < 64 else u
+    return u if dtype == be.xp.float64 else be.clip(u, 0.0, 1.0 - 2.0**-24)
 
 
 def noise(be: Backend, kind: str, rng: Any, shape: tuple[int, ...], like: Array, dtype: Any = None) -> Array:
