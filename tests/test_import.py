@@ -26,7 +26,10 @@ FUNCTIONS = [
     "split", "stochastic_softmax", "stop_gradient", "straight_through", "sum_and_sample", "unordered_set",
     "value_and_grad", "variance_loss", "vimco", "vjp",
 ]  # fmt: skip
-MODULES = ["backend", "baselines", "distributions", "errors", "estimators", "gradient", "random", "schedules", "threefry"]
+MODULES = [
+    "backend", "baselines", "distributions", "errors", "estimators", "gradient", "operations", "random", "schedules",
+    "threefry",
+]  # fmt: skip
 
 ELSEWHERE = ["torch", "jax", "jaxlib", "cupy", "scipy", "sklearn", "matplotlib", "typer", "rich"]
 LOADED = f"print([name for name in {ELSEWHERE} if name in sys.modules])"

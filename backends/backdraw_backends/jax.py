@@ -1,7 +1,6 @@
 """JAX: custom_jvp and custom_vjp for primitives, jax.random for keys; pure, so that every transformation traces it."""
 
 import math
-import numbers
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from functools import cache, partial
@@ -13,9 +12,12 @@ import numpy as np
 
 from backdraw.backend import Array, Backend
 from backdraw.distributions import Distribution
-from backdraw.errors import InvalidTypeError, InvalidValueError
 from backdraw.primitive import Primitive
-from backdraw.random import TRANSFORMS, Key, uniform_of_words, wrong_rng
+from backdraw.random import TRANSFORMS, uniform_of_words
+from backdraw_backends.jax_keys import bits, jax_key
+from backdraw_backends.jax_keys import fold_in as fold_in
+from backdraw_backends.jax_keys import key_words as key_words
+from backdraw_backends.jax_keys import split as split
 
 # "open", "detached" or "final"; a context of JAX's own, so that no cache takes what was traced in one for another.
 _mode = jax.make_user_context("open")
@@ -160,17 +162,17 @@ class JaxBackend(Backend):
         planes, transform = TRANSFORMS[kind]
         n = math.prod(shape)
         with self.double() if dtype == jnp.float64 else nullcontext():
-            words = _bits(rng, (planes, n) if planes > 1 else shape)
+            words = bits(self, rng, (planes, n) if planes > 1 else shape)
             u = uniform_of_words(self, words, dtype)
             return transform(jnp, u) if planes == 1 else transform(jnp, *u).reshape(shape)
 
     def words(self, rng: Any, n: int, device: Any) -> Array:  # noqa: ARG002
         """Words of a jax.random key, or a portable key."""
-        return _bits(rng, (n,))
+        return bits(self, rng, (n,))
 
     def streams(self, rng: Any, num: int, device: Any) -> tuple[Any, ...]:  # noqa: ARG002
         """Split the jax.random key."""
-        return tuple(jax.random.split(_jax_key(rng), num))
+        return tuple(jax.random.split(jax_key(self, rng), num))
 
     def scalars(self, x: Array) -> tuple[Any, ...]:
         """Return scalars: they may be traced."""
@@ -217,65 +219,6 @@ def _with_rule(primitive: Primitive, items: tuple[tuple[str, Any], ...]) -> Call
     with_jvp = jax.custom_jvp(function)
     with_jvp.defjvp(rule)
     return with_jvp
-
-
-# ------------------------------------------------------------------------------------------------------------- keys
-def _bits(rng: Any, shape: tuple[int, ...]) -> Array:
-    with jax.threefry_partitionable(True) if isinstance(rng, Key) else jax.named_scope("backdraw"):
-        return jax.random.bits(_jax_key(rng), shape, jnp.uint32)
-
-
-def _jax_key(rng: Any) -> Array:
-    if isinstance(rng, Key):
-        return jax.random.wrap_key_data(key_words(rng), impl="threefry2x32")
-    if isinstance(rng, numbers.Integral) and not isinstance(rng, bool):
-        if rng < 0:
-            raise InvalidValueError(f"rng: expected a seed of 0 or more, got {rng}")
-        return jax.random.key(int(rng))
-    if rng is None:
-        raise InvalidTypeError("rng: JAX has no default source; pass a jax.random key, an int or backdraw.key(seed)")
-    typed = isinstance(rng, jax.Array) and jnp.issubdtype(rng.dtype, jax.dtypes.prng_key)
-    if (typed and rng.shape != ()) or (_is_raw_key(rng) and rng.ndim != 1):
-        raise InvalidValueError(f"rng: expected a single key, got keys of shape {rng.shape}")
-    if not (typed or _is_raw_key(rng)):
-        raise wrong_rng(rng, backend)
-    return rng
-
-
-def _is_raw_key(rng: Any) -> bool:
-    return isinstance(rng, (jax.Array, np.ndarray)) and rng.dtype == np.uint32 and rng.ndim >= 1
-
-
-def key_words(key: Key) -> Array:
-    """Return the words of a portable key as a JAX array."""
-    if isinstance(key.high, int):
-        return jnp.asarray(np.asarray([key.high, key.low], np.uint32))
-    return jnp.stack([jnp.asarray(key.high, jnp.uint32), jnp.asarray(key.low, jnp.uint32)])
-
-
-def _portable(key: Array) -> Key:
-    high, low = jax.random.key_data(key)
-    return Key(high, low)
-
-
-def split(key: Key, num: int) -> list[Key]:
-    """Split a key that JAX traces."""
-    with jax.threefry_partitionable(True):
-        return [_portable(k) for k in jax.random.split(_jax_key(key), num)]
-
-
-def fold_in(key: Key, data: Any) -> Key:
-    """Fold into a key, one of the two traced."""
-    return _portable(jax.random.fold_in(_jax_key(key), data))
-
-
-def _flatten_key(key: Key) -> tuple[tuple[Any, Any], None]:
-    if isinstance(key.high, int):  # as Python ints they would be taken for int32
-        return (np.uint32(key.high), np.uint32(key.low)), None
-    return (key.high, key.low), None
-
-
-jax.tree_util.register_pytree_node(Key, _flatten_key, lambda _, words: Key(*words))
 
 
 def _register(cls: type[Distribution]) -> None:

@@ -23,20 +23,6 @@ def _quietly(body: Callable[..., Array], *args: Any, **static: Any) -> Array:
     return body(*args, **static)
 
 
-class _Rows:
-    """Room for `n` arrays of one shape, made when the first of them comes."""
-
-    def __init__(self, n: int) -> None:
-        self.n, self.made = n, 0
-        self.out: Any = None
-
-    def __setitem__(self, i: int, y: np.ndarray) -> None:
-        if self.out is None:
-            self.out = np.empty((self.n, *y.shape), y.dtype)
-        self.out[i, ...] = y
-        self.made += 1
-
-
 class NumPyBackend(StandardBackend):
     """NumPy arrays; small ones in one go, large ones by blocks of rows on several threads."""
 
@@ -104,7 +90,7 @@ class NumPyBackend(StandardBackend):
 
     def collector(self, n: int) -> Any:
         """Return what puts every result where it stays: to stack them at the end copies all of them into fresh memory."""
-        return _Rows(n)
+        return rows.Collector(n)
 
     def stacked(self, ys: Any) -> Array:
         """Return the rows that were filled: all, or the first, as only a loop from the front may end early."""

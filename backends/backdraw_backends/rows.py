@@ -12,6 +12,20 @@ _MANY = 1 << 12  # elements
 _CHUNKED = 80  # weights: from here on a draw finds its chunk first
 
 
+class Collector:
+    """Room for `n` arrays of one shape, made when the first of them comes."""
+
+    def __init__(self, n: int) -> None:
+        self.n, self.made = n, 0
+        self.out: Any = None
+
+    def __setitem__(self, i: int, y: np.ndarray) -> None:
+        if self.out is None:
+            self.out = np.empty((self.n, *y.shape), y.dtype)
+        self.out[i, ...] = y
+        self.made += 1
+
+
 @cache
 def _ones(n: int, dtype: Any) -> np.ndarray:
     return np.ones((n, 1), dtype)
@@ -86,7 +100,7 @@ def top(be: Backend, x: np.ndarray) -> np.ndarray:
 
 
 def _shifted_softmax(z: np.ndarray, temperature: float) -> np.ndarray:
-    # backdraw.backend._softmax, in place
+    # backdraw.operations._softmax, in place
     if temperature != 1.0:
         z /= temperature
     np.exp(z, z)

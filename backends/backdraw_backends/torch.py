@@ -19,21 +19,21 @@ from backdraw.primitive import Primitive
 from backdraw_backends import torch_host, torch_noise
 from backdraw_backends.numpy import backend as on_numpy
 from backdraw_backends.torch_by_numpy import (
+    LARGE,
     NUMPY,
+    WORDS,
     ByNumPy,
     by_numpy,
     free,
     in_dual_level,
+    many,
+    numpy_wins,
     on_host,
     present,
     recorded,
     watched,
 )
-from backdraw_backends.torch_function import Apply, ApplyForward, apply_eagerly
-from backdraw_backends.torch_noise import WORDS
-
-_SHORT = 32  # elements of a row: in rows shorter than this they already do from WORDS elements on
-_ROWS = 1 << 20  # elements: from here on NumPy's blocks of rows, on torch's memory, beat torch's kernels
+from backdraw_backends.torch_function import Apply, ApplyForward, apply_eagerly, plain_vjp
 
 
 class TorchBackend(Backend):
@@ -58,7 +58,7 @@ class TorchBackend(Backend):
     def apply(self, primitive: Primitive, arrays: tuple[Array, ...], static: dict[str, Any]) -> Array:
         """Leave true derivatives to torch, unless the rule is faster; give other rules by the autograd.Function."""
         if not watched():
-            if primitive.native and not (_many(arrays[0], rows=primitive.rows) and on_host(arrays)):
+            if primitive.native and not (many(arrays[0], rows=primitive.rows) and on_host(arrays)):
                 return primitive.forward(self, *arrays, **static)[0]
             if primitive.loops and on_host(present(arrays)) and static.get("dtype", torch.float64) in NUMPY:
                 primitive = ByNumPy(primitive)
@@ -77,7 +77,7 @@ class TorchBackend(Backend):
 
     def surrogate(self, primitive: Primitive, hard: Array, soft: Array) -> Array:
         """Take a copy of `soft` and set its data: a quarter of what an autograd.Function costs, where that is the cost."""
-        if watched() or soft.numel() >= _ROWS:
+        if watched() or soft.numel() >= LARGE:
             return self.apply(primitive, (hard, soft), {})
         out = soft.clone()
         out.data = hard
@@ -90,7 +90,7 @@ class TorchBackend(Backend):
     def vjp(self, fn: Callable[..., Any], arrays: tuple[Array, ...]) -> tuple[Any, Callable[[Any], tuple[Array, ...]]]:
         """Differentiate by torch.func; by autograd, which costs less, where nothing outside is recorded."""
         if not (watched() or torch.is_grad_enabled() or torch.is_inference_mode_enabled()):
-            return _plain_vjp(fn, arrays)
+            return plain_vjp(fn, arrays)
         out, pullback = torch.func.vjp(fn, *arrays)
         return out, lambda cotangent: pullback(cotangent)
 
@@ -126,7 +126,7 @@ class TorchBackend(Backend):
 
     def rowwise(self, body: Callable[..., Array], *arrays: Array, **static: Any) -> Array:
         """Run the body, by NumPy where that is faster."""
-        if _numpy_wins(arrays[0]) and free(arrays):
+        if numpy_wins(arrays[0]) and free(arrays):
             return by_numpy(on_numpy.rowwise, body, *arrays, **static)
         return body(self, *arrays, **static)
 
@@ -137,7 +137,7 @@ class TorchBackend(Backend):
 
     def add_to(self, fresh: Array, x: Array) -> Array:
         """Add in place where torch does not watch."""
-        large = _numpy_wins(fresh, rows=False) and free((fresh, x))
+        large = numpy_wins(fresh, rows=False) and free((fresh, x))
         return by_numpy(on_numpy.add_to, fresh, x) if large else fresh + self.cast(x, fresh.dtype)
 
     def row_max(self, x: Array) -> Array:
@@ -152,7 +152,7 @@ class TorchBackend(Backend):
         """Torch's own kernel where its result is a number, the shifted form where it is not; NumPy's where faster."""
         if not on_host((x,)):
             return super().softmax(x, temperature)
-        if _many(x) and not recorded((x,)):
+        if many(x) and not recorded((x,)):
             return by_numpy(on_numpy.softmax, x, temperature=temperature)
         return self._softmax(x, temperature)
 
@@ -160,7 +160,7 @@ class TorchBackend(Backend):
         """Likewise."""
         if not on_host((x, noise)):
             return super().noisy_softmax(x, noise, temperature)
-        if _many(x) and not recorded((x, noise)):
+        if many(x) and not recorded((x, noise)):
             return by_numpy(on_numpy.noisy_softmax, x, noise, temperature=temperature)
         return self._softmax(x + noise, temperature)
 
@@ -174,7 +174,7 @@ class TorchBackend(Backend):
         """Torch's own kernels; NumPy's where faster."""
         if not free((x,)):
             return super().hardmax(x)
-        if _many(x, rows=False):
+        if many(x, rows=False):
             return by_numpy(on_numpy.hardmax, x)
         top, index = x.max(-1, keepdim=True)  # the first of equals
         top = top - top  # a NaN where it is infinite
@@ -182,7 +182,7 @@ class TorchBackend(Backend):
 
     def softmax_vjp(self, y: Array, g: Array, temperature: float = 1.0) -> Array:
         """NumPy's where faster."""
-        if _numpy_wins(y) and free((y, g)):
+        if numpy_wins(y) and free((y, g)):
             return by_numpy(on_numpy.softmax_vjp, y, g, temperature=temperature)
         return super().softmax_vjp(y, g, temperature)
 
@@ -239,7 +239,7 @@ class TorchBackend(Backend):
         """Set the ones among zeros."""
         if not on_host((index,)):
             return super().one_hot(index, n, dtype)
-        if dtype in NUMPY and index.numel() * n >= _ROWS:
+        if dtype in NUMPY and index.numel() * n >= LARGE:
             return by_numpy(on_numpy.one_hot, index, n=n, dtype=NUMPY[dtype])
         try:
             return torch.zeros((*index.shape[:-1], n), dtype=dtype, device="cpu").scatter_(-1, index, 1.0)
@@ -260,40 +260,11 @@ class TorchBackend(Backend):
         return tuple(x.unbind()) if traced else tuple(x.tolist())
 
 
-def _plain_vjp(fn: Callable[..., Any], arrays: tuple[Array, ...]) -> tuple[Any, Callable[[Any], tuple[Array, ...]]]:
-    with torch.enable_grad():
-        leaves = tuple(x.detach().requires_grad_() for x in arrays)
-        out = fn(*leaves)
-    several = isinstance(out, (tuple, list))
-    outs = tuple(out) if several else (out,)
-
-    def pullback(cotangent: Any) -> tuple[Array, ...]:
-        wanted = [(y, c) for y, c in zip(outs, cotangent if several else (cotangent,), strict=True) if y.requires_grad]
-        if not wanted:
-            return tuple(torch.zeros_like(x) for x in leaves)
-        ys, cs = zip(*wanted, strict=True)
-        return torch.autograd.grad(ys, leaves, cs, retain_graph=True, allow_unused=True, materialize_grads=True)
-
-    detached = tuple(y.detach() for y in outs)
-    return (detached if several else detached[0]), pullback
-
-
 @lru_cache(64)
 def _scalar(x: float, dtype: Any) -> Array:
     """Return a number as a tensor, which torch would make of it anew in every operation."""
     with torch.inference_mode(False):
         return torch.tensor(x, dtype=dtype, device="cpu")
-
-
-def _numpy_wins(x: Array, *, rows: bool = True) -> bool:
-    """Whether NumPy is faster, where torch lets it do the work."""
-    return not watched() and _many(x, rows=rows)
-
-
-def _many(x: Array, *, rows: bool = True) -> bool:
-    """Whether there are enough elements for NumPy to be faster; fewer will do at `rows`, if these are short."""
-    n = x.numel()
-    return n >= WORDS and (n >= _ROWS or (rows and x.shape[-1] < _SHORT))
 
 
 backend = TorchBackend()

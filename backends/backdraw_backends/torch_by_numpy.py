@@ -18,7 +18,21 @@ from backdraw_backends.numpy import backend as on_numpy
 
 _HOSTED = (torch.float32, torch.float64, torch.int64, torch.bool)  # dtypes that NumPy has too, and computes well in
 _PLAIN = (torch.Tensor, torch.nn.Parameter)
+WORDS = 1 << 13  # elements: from here on NumPy's generators pay for their seeding
+_SHORT = 32  # elements of a row: in rows shorter than this its blocks win from WORDS elements on
+LARGE = 1 << 20  # elements: from here on NumPy's blocks of rows, on torch's memory, beat torch's kernels
 NUMPY = {torch.float32: np.dtype("float32"), torch.float64: np.dtype("float64")}
+
+
+def numpy_wins(x: Array, *, rows: bool = True) -> bool:
+    """Whether NumPy is faster, where torch lets it do the work."""
+    return not watched() and many(x, rows=rows)
+
+
+def many(x: Array, *, rows: bool = True) -> bool:
+    """Whether there are enough elements for NumPy to be faster; fewer will do at `rows`, if these are short."""
+    n = x.numel()
+    return n >= WORDS and (n >= LARGE or (rows and x.shape[-1] < _SHORT))
 
 
 def recorded(arrays: tuple[Array, ...]) -> bool:

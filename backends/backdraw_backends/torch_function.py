@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch._C import _are_functorch_transforms_active as transforms_active
 
-from backdraw.backend import Backend
+from backdraw.backend import Array, Backend
 from backdraw.primitive import Primitive
 
 
@@ -163,3 +163,22 @@ def _residuals_again(ctx: Any, arrays: Any, wanted: list[int]) -> tuple[list[int
         return [by_place[len(arrays) + 1 + j] for j in wanted]
 
     return inputs, extra
+
+
+def plain_vjp(fn: Callable[..., Any], arrays: tuple[Array, ...]) -> tuple[Any, Callable[[Any], tuple[Array, ...]]]:
+    """Return the output of a function and its pullback, by autograd alone."""
+    with torch.enable_grad():
+        leaves = tuple(x.detach().requires_grad_() for x in arrays)
+        out = fn(*leaves)
+    several = isinstance(out, (tuple, list))
+    outs = tuple(out) if several else (out,)
+
+    def pullback(cotangent: Any) -> tuple[Array, ...]:
+        wanted = [(y, c) for y, c in zip(outs, cotangent if several else (cotangent,), strict=True) if y.requires_grad]
+        if not wanted:
+            return tuple(torch.zeros_like(x) for x in leaves)
+        ys, cs = zip(*wanted, strict=True)
+        return torch.autograd.grad(ys, leaves, cs, retain_graph=True, allow_unused=True, materialize_grads=True)
+
+    detached = tuple(y.detach() for y in outs)
+    return (detached if several else detached[0]), pullback

@@ -14,10 +14,9 @@ from backdraw.errors import InvalidValueError
 from backdraw.random import TRANSFORMS, Key, uniform_of_words, wrong_rng
 from backdraw.threefry import MASK, threefry2x32
 from backdraw_backends import host_noise
-from backdraw_backends.torch_by_numpy import by_numpy, traced
+from backdraw_backends.torch_by_numpy import WORDS, by_numpy, traced
 
 _CPU = torch.device("cpu")  # to compare with it costs nothing; the type is a string that torch makes anew each time
-WORDS = 1 << 13  # elements: from here on NumPy's generators pay for their seeding
 
 
 def noise(be: Backend, kind: str, rng: Any, shape: tuple[int, ...], dtype: Any, device: Any) -> Array:
