@@ -129,7 +129,7 @@ def invert_cdf(weights: np.ndarray, uniform: np.ndarray) -> np.ndarray:
     n, weights = weights.shape[-1], weights.astype(np.float64, copy=False)
     if n < _CHUNKED or weights.shape[:-1] != uniform.shape[:-1]:
         edges = np.add.accumulate(weights, axis=-1)
-        return np.add.reduce(edges <= uniform * edges[..., -1:], axis=-1, dtype=np.intp, keepdims=True)
+        return n - np.add.reduce(edges > uniform * edges[..., -1:], axis=-1, dtype=np.intp, keepdims=True)
     flat, places, size = weights.reshape(-1, n), np.arange(weights.size // n), 1 << n.bit_length() // 2
     edges = np.add.accumulate(_chunk_sums(flat, size), axis=-1)
     total = edges[:, -1]
@@ -142,4 +142,4 @@ def invert_cdf(weights: np.ndarray, uniform: np.ndarray) -> np.ndarray:
     # Sums in another order differ in the last bits: none of them may lead out of the chunk.
     aim = np.minimum(aim, np.nextafter(inside[places, np.minimum(size, n - first) - 1], 0.0))
     index = first + np.add.reduce(inside <= aim[:, np.newaxis], axis=-1, dtype=np.intp)
-    return np.where(total == 0.0, n, index).reshape(uniform.shape)
+    return np.where(total > 0.0, index, n).reshape(uniform.shape)

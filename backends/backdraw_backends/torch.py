@@ -11,10 +11,14 @@ import array_api_compat.torch as xp
 import numpy as np
 import torch
 from torch._C import _are_functorch_transforms_active as transforms_active
+from torch._C import _is_any_autocast_enabled as autocasting
+from torch._C import _is_tracing as is_tracing
+from torch._C._functorch import is_legacy_batchedtensor as is_legacy_batched
 from torch._C._functorch import unwrap_if_dead
 from torch.compiler import is_dynamo_compiling
 
 from backdraw.backend import Array, Backend
+from backdraw.errors import InvalidTypeError
 from backdraw.primitive import Primitive
 from backdraw_backends import torch_host, torch_noise
 from backdraw_backends.numpy import backend as on_numpy
@@ -58,6 +62,9 @@ class TorchBackend(Backend):
     def apply(self, primitive: Primitive, arrays: tuple[Array, ...], static: dict[str, Any]) -> Array:
         """Leave true derivatives to torch, unless the rule is faster; give other rules by the autograd.Function."""
         if not watched():
+            if autocasting() and torch.is_autocast_enabled(arrays[0].device.type):
+                with torch.autocast(arrays[0].device.type, enabled=False):  # products of matrices lose no digits here
+                    return self.apply(primitive, arrays, static)
             if primitive.native and not (many(arrays[0], rows=primitive.rows) and on_host(arrays)):
                 return primitive.forward(self, *arrays, **static)[0]
             if primitive.loops and on_host(present(arrays)) and static.get("dtype", torch.float64) in NUMPY:
@@ -85,6 +92,9 @@ class TorchBackend(Backend):
 
     def stop_gradient(self, x: Array) -> Array:
         """Detach."""
+        if is_legacy_batched(x):  # batched gradients have no rule for it
+            with torch.no_grad():
+                return x.clone()
         return x.detach()
 
     def vjp(self, fn: Callable[..., Any], arrays: tuple[Array, ...]) -> tuple[Any, Callable[[Any], tuple[Array, ...]]]:
@@ -118,6 +128,8 @@ class TorchBackend(Backend):
 
     def host(self, f: Callable[..., Any], *arrays: Array, shape: tuple[int, ...], dtype: Any) -> Array:
         """Run ``f`` on NumPy arrays of the same values."""
+        if is_tracing():
+            raise InvalidTypeError("torch.jit.trace would keep what a solver answers once; take torch.export or torch.compile")
         return torch_host.host(f, [x.detach() for x in arrays], list(shape), dtype)
 
     def refuses_second_derivatives(self) -> bool:

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch._C import _are_functorch_transforms_active as transforms_active
+from torch._C import _is_tracing as is_tracing
 from torch._C._functorch import is_legacy_batchedtensor as is_legacy_batched
 from torch.autograd import forward_ad
 from torch.compiler import is_dynamo_compiling
@@ -45,18 +46,19 @@ def recorded(arrays: tuple[Array, ...]) -> bool:
 
 
 def watched() -> bool:
-    """Whether torch traces or transforms what runs: by torch.compile, torch.func, forward mode or a dispatch mode."""
+    """Whether torch traces or transforms what runs: compilers, torch.func, forward mode or a dispatch mode."""
     return (
         is_dynamo_compiling()
         or transforms_active()
         or forward_ad._current_level >= 0
         or _python_dispatch._is_in_torch_dispatch_mode
+        or is_tracing()
     )
 
 
 def traced() -> bool:
-    """Whether torch.compile, torch.export or another dispatch mode takes down what runs."""
-    return is_dynamo_compiling() or _python_dispatch._is_in_torch_dispatch_mode
+    """Whether torch.compile, torch.export, torch.jit.trace or another dispatch mode takes down what runs."""
+    return is_dynamo_compiling() or _python_dispatch._is_in_torch_dispatch_mode or is_tracing()
 
 
 def in_dual_level() -> bool:

@@ -167,9 +167,9 @@ class Operations:
 
     def invert_cdf(self, weights: Array, uniform: Array) -> Array:
         """Index, on an axis of size 1, of whose interval of the weights' running sum holds the uniform times their total."""
-        # Sums in float64, whatever the weights; n where all n are 0.
+        # Sums in float64, whatever the weights; n where all n are 0, or one is NaN.
         edges = self.cumsum(self.cast(weights, self.xp.float64))
-        return self.xp.count_nonzero(edges <= uniform * edges[..., -1:], axis=-1, keepdims=True)
+        return weights.shape[-1] - self.xp.count_nonzero(edges > uniform * edges[..., -1:], axis=-1, keepdims=True)
 
     def sigmoid(self, x: Array, temperature: float = 1.0) -> Array:
         """``1 / (1 + exp(-x / temperature))`` without overflow."""

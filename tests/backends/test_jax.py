@@ -164,6 +164,11 @@ print("done")
     assert run_python(code) == "done"
 
 
+def test_enumerating_subsets_asks_for_no_64_bits() -> None:
+    with jax.enable_x64(False):
+        assert backdraw.Subset(jnp.zeros(4), 2).support()[0].shape == (6, 4)
+
+
 def test_x64_is_left_as_it_was() -> None:
     with jax.enable_x64(False):
         assert backdraw.draw(jnp.zeros(3), rng=0).dtype == jnp.float32

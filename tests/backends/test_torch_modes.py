@@ -24,6 +24,7 @@ DRAWS: dict[str, Any] = {
     "hard_concrete": lambda x: backdraw.hard_concrete(x, rng=KEY),
 }
 draws = pytest.mark.parametrize("f", DRAWS.values(), ids=DRAWS)
+traces = pytest.mark.filterwarnings("ignore:.*torch.jit.trace:DeprecationWarning", "ignore::torch.jit.TracerWarning")
 SHAPES = [(4, 5), (2000, 5)]  # NumPy's side has a part in the larger
 
 
@@ -96,6 +97,68 @@ def test_batched_gradients(f: Any, shape: tuple[int, ...]) -> None:
     (found,) = torch.autograd.grad(y, x, g, is_grads_batched=True, retain_graph=True)
     expected = torch.stack([torch.autograd.grad(y, x, row, retain_graph=True)[0] for row in g])
     torch.testing.assert_close(found, expected)
+
+
+@pytest.mark.parametrize("name", ["reinmax", "gumbel_rao", "intermediate_loss", "implicit_mle", "rloo", "arm"])
+def test_batched_gradients_of_estimates(name: str) -> None:
+    law = backdraw.Bernoulli if name == "arm" else backdraw.Categorical
+
+    def f(x: Any) -> Any:
+        draw_or_mean = getattr(backdraw, name)
+        if name in ("rloo", "arm"):
+            return draw_or_mean(lambda y: y[..., 0] ** 2, law(x), rng=KEY)
+        return draw_or_mean(law(x), rng=KEY)
+
+    x = logits((4, 5))
+    found = torch.autograd.functional.jacobian(f, x, vectorize=True)
+    torch.testing.assert_close(found, torch.autograd.functional.jacobian(f, x))
+
+
+@draws
+@pytest.mark.parametrize("shape", SHAPES)
+@traces
+def test_jit_trace(f: Any, shape: tuple[int, ...]) -> None:
+    traced = torch.jit.trace(f, torch.zeros(shape, dtype=torch.float64), check_trace=False)
+    x, g = logits(shape).requires_grad_(), torch.cos(logits(shape))
+    y, expected = traced(x), f(x)
+    torch.testing.assert_close(y, expected)
+    torch.testing.assert_close(torch.autograd.grad(y, x, g), torch.autograd.grad(expected, x, g))
+
+
+@traces
+def test_jit_trace_draws_anew_and_keeps_no_solution() -> None:
+    traced = torch.jit.trace(backdraw.straight_through, torch.zeros(30, 4), check_trace=False)
+    first, second = (traced(torch.zeros(30, 4)) for _ in range(2))
+    assert torch.equal(first.sum(-1), torch.ones(30))
+    assert not torch.equal(first, second)
+    with pytest.raises(TypeError, match=r"torch\.jit\.trace would keep what a solver answers once"):
+        torch.jit.trace(lambda l: backdraw.gumbel_max(backdraw.Permutation(l)), torch.zeros(3, 3), check_trace=False)
+
+
+def test_indecater_among_hooks_on_saved_tensors() -> None:
+    x = logits((2, 3)).requires_grad_()
+
+    def f(x: Any) -> Any:
+        return backdraw.indecater(lambda y: y[..., 0] ** 2, x, rng=KEY).sum()
+
+    (expected,) = torch.autograd.grad(f(x), x)
+    loss = torch.utils.checkpoint.checkpoint(f, x, use_reentrant=False)
+    torch.testing.assert_close(torch.autograd.grad(loss, x)[0], expected)
+
+
+def test_autocast_takes_no_digits() -> None:
+    loc, tril = logits((3,), torch.float32), torch.tril(logits((3, 3), torch.float32)) + 2.0 * torch.eye(3)
+    x = logits((4, 3), torch.float32)
+
+    def values() -> list[Any]:
+        p, q = backdraw.MultivariateNormal(loc, tril), backdraw.MultivariateNormal(-loc, 2.0 * tril)
+        return [p.log_prob(x), backdraw.kl(p, q), backdraw.draw(p, shape=2, rng=KEY)]
+
+    expected = values()
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        found = values()
+    for a, b in zip(found, expected, strict=True):
+        assert torch.equal(a, b)
 
 
 @draws

@@ -83,3 +83,10 @@ def test_draws_are_made_nevertheless(lib: Library, name: str) -> None:
         both = jax.jit(both)
     vertex, draws = both(lib.asarray(np.full((2, *event), np.nan)))
     assert tuple(draws.shape) == (5, *vertex.shape)
+
+
+@pytest.mark.parametrize("shape", [(3,), (2, 200)])
+def test_a_draw_from_a_nan_is_no_category(lib: Library, shape: tuple[int, ...]) -> None:
+    u = np.zeros(shape)
+    u[..., 1] = np.nan
+    lib.check(draw(Categorical(lib.asarray(u)), rng=key(0)), np.zeros(shape))

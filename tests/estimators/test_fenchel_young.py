@@ -243,5 +243,7 @@ def test_bad_input() -> None:
         TypeError, match=r"dist: with samples, fenchel_young needs draws that maximise .* those of Ranks do not"
     ):
         fenchel_young(Ranks(LOGITS), SOFT, samples=1)
+    with pytest.raises(TypeError, match=r"needs draws that maximise .* those of PlackettLuce do not"):
+        fenchel_young(backdraw.PlackettLuce(LOGITS, 2), np.zeros((4, 2, 5)), samples=1)
     with pytest.raises(TypeError, match=r"dist: fenchel_young needs perturb\(\) of Normal"):
         fenchel_young(backdraw.Normal(LOGITS, 1.0), SOFT, samples=1)

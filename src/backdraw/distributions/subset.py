@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from numbers import Integral
 from typing import Any, ClassVar
 
+import numpy as np
+
 from backdraw import random
 from backdraw.backend import Array
 from backdraw.distributions import balance, elementary, hypersimplex, subset_law
@@ -152,7 +154,7 @@ class Subset(Distribution):
         if math.comb(n, self.k) > LIMIT:
             raise InvalidValueError(f"k: expected at most {LIMIT} subsets to enumerate, got {math.comb(n, self.k)}")
         every = list(itertools.combinations(range(n), self.k))
-        members = be.xp.reshape(be.xp.asarray(every, dtype=be.xp.int64, device=be.device(self.logits)), (len(every), self.k))
+        members = be.constant(np.asarray(every, np.int64).reshape(len(every), self.k), self.logits)
         values = subset_law.indicators(be, members, n, self.logits.dtype)
         values = be.xp.reshape(values, (len(every), *(1,) * len(self.batch_shape), n))
         return be.xp.broadcast_to(values, (len(every), *self.logits.shape)), subset_law.chances(self.logits, members)

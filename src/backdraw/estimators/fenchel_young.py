@@ -89,10 +89,9 @@ def fenchel_young(
     needs = ("log_partition", "log_prob") if samples is None else ("perturb", "argmax")
     p = as_distribution(dist, "fenchel_young", *needs)
     be = p.backend
-    y = _check_target(p, target)
     scale, kind = check_positive("sigma", sigma, be, p.params[0]), check_noise(noise, p)
     if samples is None:
-        return _negative(p.log_prob_of_mean(y))
+        return _negative(p.log_prob_of_mean(_check_target(p, target)))
     x, z = perturbed(p, kind, scale, check_samples("fenchel_young", samples), rng)
     u = p.utilities
     if len(p.parameters) > 1 or tuple(x.shape[1:]) != tuple(u.shape):
@@ -100,6 +99,7 @@ def fenchel_young(
             f"dist: with samples, fenchel_young needs draws that maximise their product with the utilities, and those of "
             f"{type(p).__name__} do not; take it without samples"
         )
+    y = _check_target(p, target)
     return _perturbed_loss(u, y, x, z * scale_of(be, scale, z), axes=p.event_axes(u))
 
 

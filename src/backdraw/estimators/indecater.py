@@ -7,7 +7,7 @@ from backdraw.backend import Array, Backend
 from backdraw.distributions import Distribution
 from backdraw.estimators.arguments import as_distribution
 from backdraw.estimators.exact import states_of
-from backdraw.estimators.expectation import Function, attach, check_samples, constant, draw, evaluate, evaluate_rest
+from backdraw.estimators.expectation import Function, attach, check_samples, constant, draw, evaluate, evaluate_rest, sealed
 from backdraw.estimators.registry import register
 from backdraw.primitive import primitive
 
@@ -95,7 +95,8 @@ def indecater(f: Function, dist: Distribution | Array, *, samples: int = 1, rng:
     values = evaluate_rest(f, first, xp.concat([x, others], axis=0), p)
 
     wide = tuple(be.cast(be.stop_gradient(x), be.wide(x.dtype)) for x in p.params)
-    probs, pullback = be.vjp(lambda *params: p.replace(**dict(zip(p.parameters, params, strict=True))).support()[1], wide)
+    with sealed(be):
+        probs, pullback = be.vjp(lambda *params: p.replace(**dict(zip(p.parameters, params, strict=True))).support()[1], wide)
     probs = be.stop_gradient(probs)
     plain = constant(be, values)
     at_draw = xp.broadcast_to(xp.reshape(plain[:s, ...], (s, 1, 1, *batch)), (s, d, 1, *batch))
