@@ -6,6 +6,7 @@ import sys
 import tempfile
 
 import pytest
+from helpers import run_python
 from typer.testing import CliRunner
 
 import backdraw
@@ -138,3 +139,8 @@ def test_the_entry_point_runs(monkeypatch, capsys):
         cli.main()
     assert stop.value.code in (0, None)
     assert capsys.readouterr().out == f"backdraw {backdraw.__version__}\n"
+
+
+def test_as_a_module() -> None:
+    code = "import runpy, sys; sys.argv = ['backdraw', '--help']; runpy.run_module('backdraw', run_name='__main__')"
+    assert "train" in run_python(code)

@@ -1,6 +1,9 @@
 """Bad input: the class of the error, and a message that names the argument, what came and what was expected."""
 
+import copy
+import pickle
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -182,6 +185,32 @@ def test_a_need_that_is_not_met() -> None:
         with pytest.raises(TypeError, match=rf"dist: \w+ needs {entry.needs[0]}\(\) of Bare, but it"):
             call_anyhow(entry, bare)
         assert name
+
+
+@dataclass(frozen=True)
+class Bits(backdraw.Distribution):
+    """What a user writes of a distribution: its fields, exact draws and a score."""
+
+    logits: Any
+    arrays, parameters = ("logits",), ("logits",)
+
+    def sample(self, noise: Any) -> Any:
+        return self.backend.cast(noise < self.backend.sigmoid(self.logits), self.logits.dtype)
+
+    def score(self, x: Any) -> Any:
+        return x - self.backend.sigmoid(self.logits)
+
+
+def test_a_distribution_of_ones_own() -> None:
+    p = Bits(X)
+    assert backdraw.draw(p, shape=(5,), rng=backdraw.key(0)).shape == (5, *X.shape)
+    value, (grad,) = backdraw.value_and_grad(
+        lambda u: backdraw.reinforce(lambda x: x.sum(tuple(range(1, x.ndim))), Bits(u), samples=4, rng=backdraw.key(0))
+    )(X)
+    assert np.isfinite(value)
+    assert grad.shape == X.shape
+    assert copy.deepcopy(p).backend is p.backend
+    np.testing.assert_array_equal(pickle.loads(pickle.dumps(p)).logits, X)
 
 
 def test_asking_for_what_is_not_offered() -> None:

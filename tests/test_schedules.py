@@ -113,6 +113,10 @@ def test_bad_arguments(name: str, arguments: Any, error: type[Exception], messag
         getattr(schedules, name)(*arguments)
 
 
+def test_numbers_of_numpy() -> None:
+    assert schedules.linear(np.float32(1.0), 0.5, np.int64(4))(2) == schedules.linear(1.0, 0.5, 4)(2)
+
+
 def test_bad_constant() -> None:
     with pytest.raises(ValueError, match="value: expected a positive finite number, got 0"):
         schedules.constant(0)

@@ -92,7 +92,7 @@ class TorchBackend(Backend):
 
     def stop_gradient(self, x: Array) -> Array:
         """Detach."""
-        if is_legacy_batched(x):  # batched gradients have no rule for it
+        if not is_dynamo_compiling() and is_legacy_batched(x):  # batched gradients have no rule for it
             with torch.no_grad():
                 return x.clone()
         return x.detach()

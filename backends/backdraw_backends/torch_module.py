@@ -87,6 +87,8 @@ class Draw(torch.nn.Module):
             temperature = taken["temperature"].default
         if isinstance(temperature, torch.Tensor) or not (temperature is None or callable(temperature)):
             temperature = check_positive("temperature", temperature, Categorical(_LIKE).backend, _LIKE)
+            if isinstance(temperature, torch.Tensor) and not temperature.is_meta:
+                check_positive("temperature", float(temperature.detach()), Categorical(_LIKE).backend, _LIKE)
         if isinstance(temperature, torch.Tensor) and not isinstance(temperature, torch.nn.Parameter):
             self.register_buffer("temperature", temperature)
         else:

@@ -7,7 +7,7 @@ prints as the call that made it.
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, fields
-from numbers import Real
+from numbers import Integral, Real
 from typing import Any
 
 from backdraw.backend import backend_of
@@ -189,7 +189,7 @@ def cosine(start: float, stop: float, steps: int) -> Schedule:
 
 
 def _positive(name: str, value: float) -> float:
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
+    if isinstance(value, bool) or not isinstance(value, Real):
         raise InvalidTypeError(f"{name}: expected a positive number, got {type(value).__name__}")
     if not (value > 0 and math.isfinite(value)):
         raise InvalidValueError(f"{name}: expected a positive finite number, got {value}")
@@ -197,11 +197,11 @@ def _positive(name: str, value: float) -> float:
 
 
 def _checked(start: float, stop: float, steps: int) -> tuple[float, float, int]:
-    if isinstance(steps, bool) or not isinstance(steps, int):
+    if isinstance(steps, bool) or not isinstance(steps, Integral):
         raise InvalidTypeError(f"steps: expected an int, got {type(steps).__name__}")
     if steps < 1:
         raise InvalidValueError(f"steps: expected at least 1, got {steps}")
-    return _positive("start", start), _positive("stop", stop), steps
+    return _positive("start", start), _positive("stop", stop), int(steps)
 
 
 def _apply(name: str, x: Any) -> Any:

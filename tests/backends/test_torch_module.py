@@ -117,6 +117,11 @@ def test_learned_and_user_made_temperatures() -> None:
         torch.testing.assert_close(own(LOGITS, rng=KEY), backdraw.gumbel_softmax(LOGITS, temperature=t, rng=KEY))
 
 
+def test_a_held_temperature_is_positive() -> None:
+    with pytest.raises(ValueError, match=r"temperature: expected a positive finite number, got -1\.0"):
+        Draw("gumbel_softmax", temperature=torch.tensor(-1.0))
+
+
 # ----------------------------------------------------------------------------------------------------- torch's tools
 @pytest.mark.parametrize("name", ["gumbel_softmax", "gumbel_softmax_hard", "straight_through", "intermediate_loss", "select"])
 def test_compile(name: str) -> None:

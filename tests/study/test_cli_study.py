@@ -88,6 +88,23 @@ def test_a_file_of_ones_own(tmp_path: Any) -> None:
     assert dict(report.left_out)["straight_through"] == "it needs the gradient of f, which is a black box to numpy"
 
 
+@pytest.mark.parametrize("library", [pytest.param(name, marks=pytest.mark.needs(name)) for name in ("numpy", "torch", "jax")])
+def test_plain_numbers_are_float64(tmp_path: Any, library: str) -> None:
+    text = GOOD.replace("xp.zeros(2, dtype=xp.float64)", "xp.asarray([0.1, -0.4])")
+    options = ("--repeats", 20, "--estimator", "rloo", "--backend", library, "--out", tmp_path)
+    result = run("study", "--problem", mine(tmp_path, text), *options)
+    assert result.exit_code == 0, result.output
+    assert Report.from_json((tmp_path / "study.json").read_text()).dtype == "float64"
+
+
+@pytest.mark.needs("numpy")
+def test_nothing_measured_is_no_report(tmp_path: Any) -> None:
+    result = run("study", "--problem", mine(tmp_path, GOOD), "--estimator", "rloo:samples=1", "--out", tmp_path / "out")
+    assert result.exit_code == 2
+    assert "nothing was measured; rloo:samples=1: samples" in result.output
+    assert not (tmp_path / "out" / "study.json").exists()
+
+
 @pytest.mark.usefixtures("small")
 def test_several_problems_have_a_folder_each(tmp_path: Any) -> None:
     options = ("--estimator", "rloo", "--repeats", 20, "--workers", 1)

@@ -1,6 +1,7 @@
 """The measurement: its numbers against enumeration, what it flags, that it depends on nothing but the key."""
 
 import dataclasses
+import functools
 import math
 from typing import Any
 
@@ -110,6 +111,23 @@ def test_a_wrong_estimator_is_flagged(monkeypatch: pytest.MonkeyPatch) -> None:
     assert report.best().name == "rloo"  # though the wrong one has a smaller variance
     # and it is no matter of the order in which they come
     assert row(run("wrong", repeats=5000), "wrong").z == row(report, "wrong").z
+
+
+@pytest.mark.needs("numpy")
+def test_few_repeats_flag_nobody() -> None:
+    p = PROBLEMS["quadratic-categorical"]
+    f, d = p.make(np)
+    reports = [measure(f, d, ["rloo", "reinforce"], 10, rng=backdraw.key(seed)) for seed in range(5)]
+    assert any(r.z > r.bound for report in reports for r in report.rows)  # ten are no normal law
+    assert not any(r.flagged for report in reports for r in report.rows)
+    assert any("z says nothing yet of" in report.table() for report in reports)
+
+
+@pytest.mark.needs("numpy")
+def test_a_partial_function_can_be_measured(monkeypatch: pytest.MonkeyPatch) -> None:
+    part = functools.partial(backdraw.rloo, samples=3)
+    monkeypatch.setitem(ESTIMATORS, "part", dataclasses.replace(ESTIMATORS["rloo"], name="part", function=part))
+    assert [r.name for r in run("part", repeats=100).rows] == ["part"]
 
 
 @pytest.mark.needs("numpy")

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterable
 from numbers import Integral, Number, Real
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
+from backdraw import random
 from backdraw.backend import Array, Backend, backend_of
 from backdraw.errors import InvalidTypeError, InvalidValueError, NotOfferedError
 from backdraw.primitive import primitive
@@ -43,6 +44,10 @@ class Distribution:
     has a method for: `NEEDS` lists those that estimators ask for; of what it cannot do, `hasattr` is false, and asking for it
     raises a TypeError with the reason. `argmax_law` says of those with `perturb` and `argmax`
     whether the two together follow the distribution.
+
+    ``sample(noise)`` gets what ``draw_noise(rng, shape)`` returns, with the samples of `shape` in front, and returns a draw
+    for each: unless the class has its own, uniforms, one for each element of the first parameter. `batch_shape` is the shape
+    of ``log_prob(x)``, and so of f's values: unless the class has its own, that of the first parameter.
     """
 
     arrays: ClassVar[tuple[str, ...]]
@@ -56,6 +61,8 @@ class Distribution:
     on_subclass: ClassVar[list[Callable[[type["Distribution"]], None]]] = []  # adapters that register pytrees
 
     def __init_subclass__(cls) -> None:
+        if hasattr(cls, "sample") and not hasattr(cls, "draw_noise"):
+            cls.draw_noise = _uniforms  # type: ignore[attr-defined]
         Distribution.classes.append(cls)
         for hook in Distribution.on_subclass:
             hook(cls)
@@ -85,13 +92,18 @@ class Distribution:
         return {name: getattr(self, name) for name in (*self.arrays, *self.plain)}
 
     @property
+    def batch_shape(self) -> tuple[int, ...]:
+        """The shape of the first parameter: every element of it is a draw's."""
+        return tuple(getattr(self, self.parameters[0]).shape)
+
+    @property
     def leading_shape(self) -> tuple[int, ...]:
         """The batch axes in front of all others: those that f may leave."""
-        return self.batch_shape  # type: ignore[attr-defined]
+        return self.batch_shape
 
     def event_axes(self, x: Array) -> tuple[int, ...]:
         """Return the axes of a draw x, counted from the end, that are no batch axes."""
-        return tuple(range(len(self.batch_shape) - x.ndim, 0))  # type: ignore[attr-defined]
+        return tuple(range(len(self.batch_shape) - x.ndim, 0))
 
     def replace(self, **changes: Any) -> Self:
         """Return a copy with some fields changed, and nothing checked again."""
@@ -148,6 +160,12 @@ class Distribution:
         """Return the distribution with constants for parameters."""
         be, values = self.backend, {name: getattr(self, name) for name in self.parameters}
         return self.replace(**{n: v if isinstance(v, float) else be.stop_gradient(v) for n, v in values.items()})
+
+
+def _uniforms(self: Distribution, rng: Any, shape: tuple[int, ...] = ()) -> Array:
+    """Uniforms for `sample`, one for each element of the first parameter, in float32 or wider."""
+    like = getattr(self, self.parameters[0])
+    return random.noise(self.backend, "uniform", rng, (*shape, *like.shape), like)
 
 
 def require(dist: Distribution, estimator: str, *needs: str) -> None:

@@ -2,12 +2,13 @@
 
 import dataclasses
 import json
+import math
 import textwrap
 from dataclasses import dataclass
 from pathlib import Path
 
 from backdraw.study.moments import Estimate
-from backdraw.study.report import LeftOut, finite, number
+from backdraw.study.report import LeftOut, drawing, finite, number
 from backdraw.study.table import fitted
 
 COLUMNS, NAME = 100, 24
@@ -100,7 +101,8 @@ class Curves:
         for c in self.curves:
             last, spread = c.objective[-1], c.variance[-1]
             cells = [fitted(c.name, NAME), *(f"{c.objective[i].value:.4g}" for i in places)]
-            lines.append(_line([*cells, f"{last.low:.4g} to {last.high:.4g}", f"{spread.value:.2g}"], widths))
+            interval = f"{last.low:.4g} to {last.high:.4g}" if math.isfinite(last.low + last.high) else "-"
+            lines.append(_line([*cells, interval, f"{spread.value:.2g}"], widths))
         lost = [c for c in self.curves if c.lost]
         said = [f"{c.name}: {c.lost} trainings came to numbers that are not finite, and are left out." for c in lost]
         if self.interrupted:
@@ -113,15 +115,11 @@ class Curves:
 
     def plot(self, path: str | Path) -> None:
         """Write all curves and the variances on the way as a PNG file; this needs matplotlib."""
-        from backdraw.study import curve_plots
-
-        curve_plots.save_overlay(self, Path(path))
+        drawing("curve_plots").save_overlay(self, Path(path))
 
     def plot_grid(self, path: str | Path) -> None:
         """Write the curves of `grid`, a panel each, as a PNG file; this needs matplotlib."""
-        from backdraw.study import curve_plots
-
-        curve_plots.save_grid(self, Path(path))
+        drawing("curve_plots").save_grid(self, Path(path))
 
     def to_json(self) -> str:
         """Return the curves as JSON; what is not finite is null."""

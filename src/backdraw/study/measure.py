@@ -15,7 +15,7 @@ from backdraw.estimators import ESTIMATORS, Entry
 from backdraw.random import as_key
 from backdraw.study import moments
 from backdraw.study.report import LeftOut, Report, Row
-from backdraw.study.sampler import DRAWS, Job, Result, Sampler, Work, draws, target, unfit, with_surrogate
+from backdraw.study.sampler import DRAWS, Job, Result, Sampler, Work, draws, options_of, target, unfit, with_surrogate
 
 Progress = Callable[[int, int, str], None]
 Spread = Callable[[Callable[[Job], Result], Iterable[Job]], Iterable[Result]]
@@ -85,8 +85,8 @@ def measure(
 
     An estimator stated unbiased is flagged if the bias of its only coordinate exceeds 4.5 standard errors, or the largest
     of several the bound that it exceeds as seldom; of more than 50 coordinates, 50 random combinations are tested. The law
-    of a mean is taken for normal: of a coordinate that is zero but once in a thousand repeats, a thousand say little, and
-    the flag may err.
+    of a mean is taken for normal: under 300 repeats, where it is not yet, nobody is flagged; and of a coordinate that is
+    zero but once in a thousand repeats, a thousand say little, and the flag may err.
 
     Ctrl-C ends the measurement and keeps what there is; the report says so.
 
@@ -155,7 +155,7 @@ def entry_of(estimator: str | Entry) -> Entry:
     options = dict(entry.options)
     for part in rest.split(",") if rest else ():
         option, equals, value = part.partition("=")
-        known = [o for o in entry.function.__kwdefaults__ or {} if o != "rng"]
+        known = [o for o, p in options_of(entry).items() if o != "rng" and p.default is not p.empty]
         if option not in known or not equals:
             raise InvalidValueError(f"estimators: {name} takes {', '.join(known) or 'no options'}, got {part!r}")
         options[option] = _parsed(value)
@@ -223,7 +223,7 @@ class _Run:
             bias_error=bias_error,
             z=z,
             bound=bound,
-            flagged=self.entry.gradient == "unbiased" and z > bound,
+            flagged=self.entry.gradient == "unbiased" and m.count >= moments.ENOUGH and z > bound,
             variance=variance,
             error=moments.above(moments.error(m, truth), rounded),
             cosine=moments.cosine(m, truth),

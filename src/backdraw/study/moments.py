@@ -10,6 +10,7 @@ import numpy as np
 WIDTH = NormalDist().inv_cdf(0.975)  # of the intervals, in standard errors: they cover 95 %
 ONE_COORDINATE = 4.5
 COORDINATES = 50  # that are tested for a bias one by one; of more, as many random combinations are
+ENOUGH = 300  # repeats: of fewer, the law of a mean is not normal enough for a bias to be told from chance
 NAN = math.nan
 
 

@@ -1,16 +1,25 @@
 """What a measurement found: rows of numbers, and how they are shown."""
 
 import dataclasses
+import importlib
 import json
 import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from backdraw.errors import InvalidValueError
+from backdraw.errors import BackendError, InvalidValueError
 from backdraw.study.moments import Estimate
 
 _ESTIMATES = ("bias", "variance", "error", "cosine", "direction", "scatter", "seconds", "work")
+
+
+def drawing(name: str) -> Any:
+    """Return a module of this package that draws, or say what is missing for it."""
+    try:
+        return importlib.import_module(f"backdraw.study.{name}")
+    except ModuleNotFoundError as error:
+        raise BackendError(f"pictures need {error.name}, not installed here: pip install 'backdraw[cli]'") from error
 
 
 class LeftOut(NamedTuple):
@@ -51,7 +60,7 @@ class Row:
         The largest bias of a coordinate, or of 50 random combinations of more, in its standard errors; and what it must not
         exceed without a bias.
     flagged : bool
-        Whether it is stated to be unbiased and found not to be.
+        Whether it is stated to be unbiased and found not to be, by 300 repeats or more.
     variance : Estimate
         The trace of the covariance of one gradient.
     error : Estimate
@@ -139,9 +148,7 @@ class Report:
 
     def plot(self, path: str | Path) -> None:
         """Write a picture of bias, variance and time as a PNG file; this needs matplotlib."""
-        from backdraw.study import plots
-
-        plots.save_report(self, Path(path))
+        drawing("plots").save_report(self, Path(path))
 
     def to_json(self) -> str:
         """Return the report as JSON; what is not finite is null."""
@@ -161,9 +168,7 @@ class Report:
 
     def to_html(self) -> str:
         """Return the report as one HTML page that needs nothing else, its picture included; this needs matplotlib."""
-        from backdraw.study import page
-
-        return page.html(self)
+        return str(drawing("page").html(self))
 
     def best(self, budget: float | None = None) -> Choice:
         """Name the estimator of the least mean squared error within a time.

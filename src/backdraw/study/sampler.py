@@ -1,6 +1,7 @@
 """The gradients of one problem, computed a block of repeats at a time, and the gradient that they should be."""
 
 import dataclasses
+import inspect
 import math
 import time
 import uuid
@@ -148,18 +149,18 @@ def _steps(token: str) -> dict[int, Step]:
 
 def draws(entry: Entry) -> bool:
     """Whether an estimator takes noise."""
-    return "rng" in (entry.function.__kwdefaults__ or {})
+    return "rng" in options_of(entry)
 
 
 def with_surrogate(entry: Entry, f: Callable[[Array], Array]) -> Entry:
     """Return the entry with f as the surrogate that it may ask for and not have."""
-    asks = "surrogate" in _options(entry) and "surrogate" not in entry.options
+    asks = "surrogate" in options_of(entry) and "surrogate" not in entry.options
     return dataclasses.replace(entry, options={**entry.options, "surrogate": f}) if asks else entry
 
 
-def _options(entry: Entry) -> tuple[str, ...]:
-    code = entry.function.__code__
-    return code.co_varnames[code.co_argcount : code.co_argcount + code.co_kwonlyargcount]
+def options_of(entry: Entry) -> dict[str, inspect.Parameter]:
+    """Return what an estimator takes by name."""
+    return {n: p for n, p in inspect.signature(entry.function).parameters.items() if p.kind is p.KEYWORD_ONLY}
 
 
 def refusal(error: BackdrawError, entry: Entry, p: Any) -> str:
@@ -181,7 +182,8 @@ def unfit(entry: Entry, p: Any) -> str:
             return f"it needs {need}() of {type(p).__name__}, but {NEEDS[need]}"
     if entry.objective != "mean":
         return f"its gradient is that of another objective, the {entry.objective} of f"
-    missing = [n for n in _options(entry) if n not in (entry.function.__kwdefaults__ or {}) and n not in entry.options]
+    taken = options_of(entry).items()
+    missing = [n for n, p in taken if p.default is p.empty and n not in entry.options and n != "rng"]
     return f"it needs the option {missing[0]}, which has no default" if missing else ""
 
 

@@ -3,7 +3,7 @@
 import math
 import textwrap
 
-from backdraw.study.moments import Estimate
+from backdraw.study.moments import ENOUGH, Estimate
 from backdraw.study.report import Report, Row
 
 COLUMNS = 100
@@ -32,6 +32,9 @@ def notes(report: Report) -> list[str]:
         if r.flagged
     ]
     said += [f"{r.name}: {r.nan} gradients were not finite, and are left out." for r in report.rows if r.nan]
+    few = [r.name for r in report.rows if r.stated == "unbiased" and r.z > r.bound and not r.flagged]
+    if few:
+        said.append(f"z says nothing yet of {', '.join(few)}: fewer than {ENOUGH} repeats.")
     if report.interrupted:
         said.append("Interrupted: the estimators marked with * have fewer repeats.")
     reasons: dict[str, list[str]] = {}
