@@ -128,7 +128,7 @@ class TorchBackend(Backend):
 
     def host(self, f: Callable[..., Any], *arrays: Array, shape: tuple[int, ...], dtype: Any) -> Array:
         """Run ``f`` on NumPy arrays of the same values."""
-        if is_tracing():
+        if not is_dynamo_compiling() and is_tracing():
             raise InvalidTypeError("torch.jit.trace would keep what a solver answers once; take torch.export or torch.compile")
         return torch_host.host(f, [x.detach() for x in arrays], list(shape), dtype)
 
