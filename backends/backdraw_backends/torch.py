@@ -13,7 +13,6 @@ import torch
 from torch._C import _are_functorch_transforms_active as transforms_active
 from torch._C import _is_any_autocast_enabled as autocasting
 from torch._C import _is_tracing as is_tracing
-from torch._C._functorch import is_legacy_batchedtensor as is_legacy_batched
 from torch._C._functorch import unwrap_if_dead
 from torch.compiler import is_dynamo_compiling
 
@@ -92,10 +91,11 @@ class TorchBackend(Backend):
 
     def stop_gradient(self, x: Array) -> Array:
         """Detach."""
-        if not is_dynamo_compiling() and is_legacy_batched(x):  # batched gradients have no rule for it
+        try:
+            return x.detach()
+        except RuntimeError:  # batched gradients have no rule for it
             with torch.no_grad():
                 return x.clone()
-        return x.detach()
 
     def vjp(self, fn: Callable[..., Any], arrays: tuple[Array, ...]) -> tuple[Any, Callable[[Any], tuple[Array, ...]]]:
         """Differentiate by torch.func; by autograd, which costs less, where nothing outside is recorded."""
