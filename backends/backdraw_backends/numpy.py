@@ -82,7 +82,8 @@ class NumPyBackend(StandardBackend):
     def noise(self, kind: str, rng: Any, shape: tuple[int, ...], dtype: Any, device: Any) -> Array:  # noqa: ARG002
         """Noise from NumPy's generators or a key."""
         if not isinstance(rng, Key):
-            rng = host_noise.generator(rng, self)
+            if not isinstance(rng, np.random.Generator):
+                rng = host_noise.generator(rng, self)
             little = host_noise.little_noise(kind, rng, shape, dtype)
             if little is not None:
                 return little
@@ -145,9 +146,10 @@ class NumPyBackend(StandardBackend):
     def noisy_softmax(self, x: Array, noise: Array, temperature: float) -> Array:
         """Likewise, in the memory of the noise where it has rows."""
         noise = self.raw(noise)
+        out = noise if noise.flags.carray else None
         if noise.size < blocks.BLOCK:
-            return rows.noisy_softmax(self, None, temperature, self.raw(x), noise)
-        return self._filled(rows.noisy_softmax, noise if noise.flags.carray else None, temperature, x, noise)
+            return rows.noisy_softmax(self, out, temperature, self.raw(x), noise)
+        return self._filled(rows.noisy_softmax, out, temperature, x, noise)
 
     def softmax_vjp(self, y: Array, g: Array, temperature: float = 1.0) -> Array:
         """Pull a cotangent back, in place on each block."""

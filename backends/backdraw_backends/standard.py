@@ -15,6 +15,7 @@ class StandardBackend(Backend):
     """An Array API namespace without automatic differentiation."""
 
     native_rng = "numpy.random.SeedSequence, numpy.random.Generator"
+    vjp = tape.vjp
 
     def __init__(self, xp: Any) -> None:
         self.xp = xp
@@ -49,10 +50,6 @@ class StandardBackend(Backend):
     def stop_gradient(self, x: Array) -> Array:
         """Return the values as an array that no tape knows."""
         return self.raw(x)[...] if tape.active_tapes() else x
-
-    def vjp(self, fn: Callable[..., Any], arrays: tuple[Array, ...]) -> tuple[Any, Callable[[Any], tuple[Array, ...]]]:
-        """Differentiate by the tape."""
-        return tape.vjp(self, fn, arrays)
 
     def rowwise(self, body: Callable[..., Array], *arrays: Array, **static: Any) -> Array:
         """Run the body; a difference of huge logits may be -inf, and where the library computes by NumPy that is no news."""
