@@ -1,8 +1,8 @@
 """PyTorch: one autograd.Function for every primitive, and noise that heeds torch's generators."""
 
 import math
-from collections.abc import Callable
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from functools import lru_cache
 from types import MappingProxyType
 from typing import Any
@@ -111,6 +111,16 @@ class TorchBackend(Backend):
     def detached(self) -> AbstractContextManager[Any]:
         """Record no graph for what the function closes over."""
         return torch.no_grad()
+
+    @contextmanager
+    def double_by_default(self) -> Iterator[None]:
+        """Change torch's default, which is that of all threads, and put it back."""
+        before = torch.get_default_dtype()
+        torch.set_default_dtype(torch.float64)
+        try:
+            yield
+        finally:
+            torch.set_default_dtype(before)
 
     def either(self, flag: Array, fast: Callable[..., Array], safe: Callable[..., Array], *arrays: Array) -> Array:
         """Look at the flag, unless torch.compile traces it or torch.func.vmap hides it."""

@@ -88,6 +88,10 @@ class Backend(Operations, ABC):
         """Return a context in which float64 exists, where the framework otherwise hides it."""
         return nullcontext()
 
+    def double_by_default(self) -> AbstractContextManager[Any]:
+        """Return a context in which plain numbers become arrays of float64, for a program to run in."""
+        return self.double()
+
     def detached(self) -> AbstractContextManager[Any]:
         """Return a context in which the gradients that `vjp` gives are taken for constants by everything outside."""
         return nullcontext()

@@ -2,10 +2,9 @@
 
 import contextlib
 import dataclasses
-import importlib
 import json
 import textwrap
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -130,7 +129,7 @@ def _run(plan: Plan, options: Options, key: random.Key, be: Backend, spread: Any
     problem, training = plan.problem, plan.training
     found: Report | Curves
     # One thread, so that the times are those of the work; float64, so that a seed gives one report on every backend.
-    with their_errors(plan.path), _float64(be), threadpool_limits(1), _bar(console, training) as progress:
+    with their_errors(plan.path), be.double_by_default(), threadpool_limits(1), _bar(console, training) as progress:
         f, dist = check_made(plan.make(be.xp), plan.name)
         more: dict[str, Any] = {"rng": key, "progress": progress, "spread": spread, "problem": plan.name}
         known: dict[str, Any] = {"reference": problem.reference, "shared": problem.shared} if problem else {}
@@ -153,22 +152,6 @@ def _run(plan: Plan, options: Options, key: random.Key, be: Backend, spread: Any
     console.print(f"written to {plan.out}: {', '.join(names)}", markup=False)
     if found.interrupted:
         raise SystemExit(130)
-
-
-@contextlib.contextmanager
-def _float64(be: Backend) -> Iterator[None]:
-    """Make arrays of plain numbers float64: JAX hides that dtype, and torch has a default of its own."""
-    with be.double():
-        if be.name != "torch":
-            yield
-            return
-        torch = importlib.import_module("torch")
-        before = torch.get_default_dtype()
-        torch.set_default_dtype(torch.float64)
-        try:
-            yield
-        finally:
-            torch.set_default_dtype(before)
 
 
 def _training(options: Options, name: str, problem: Problem | None) -> Training | None:
