@@ -76,7 +76,9 @@ def apply(be: Any, primitive: Primitive, arrays: tuple[Array, ...], static: dict
     for tape in _active.tapes[::-1]:
         places = [tape.place(x) for x in arrays]
         if None in places:
-            _check_constants(be, tape, primitive, arrays, places)
+            for x, place in zip(arrays, places, strict=True):
+                if place is None and (origin := be.broken(x, tape)) is not None:
+                    raise _broken(primitive, x, origin)
             if places.count(None) == len(places):
                 continue
         if tracked is None:  # under the innermost tape that tracks it
@@ -86,13 +88,11 @@ def apply(be: Any, primitive: Primitive, arrays: tuple[Array, ...], static: dict
     return out if tracked is None else tracked
 
 
-def _check_constants(be: Any, tape: Tape, primitive: Primitive, arrays: tuple[Array, ...], places: list[int | None]) -> None:
-    for x, place in zip(arrays, places, strict=True):
-        if place is None and (origin := be.broken(x, tape)) is not None:
-            raise GradientError(
-                f"the chain of gradients broke before {primitive.name}: an argument of shape {tuple(x.shape)} came from "
-                f"{origin} applied to a tracked array, which backdraw.vjp does not record. {ADVICE}"
-            )
+def _broken(primitive: Primitive, x: Array, origin: str) -> GradientError:
+    return GradientError(
+        f"the chain of gradients broke before {primitive.name}: an argument of shape {tuple(x.shape)} came from "
+        f"{origin} applied to a tracked array, which backdraw.vjp does not record. {ADVICE}"
+    )
 
 
 def vjp(be: Any, fn: Callable[..., Any], arrays: tuple[Array, ...]) -> tuple[Any, Callable[[Any], tuple[Array, ...]]]:
