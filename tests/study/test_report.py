@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from helpers import run_python
 
 import backdraw
 from backdraw.errors import InvalidValueError
@@ -132,6 +133,23 @@ def test_picture(tmp_path: Any) -> None:
 
 
 # ------------------------------------------------------------------------------------------------------ which is the best
+@pytest.mark.needs("numpy")
+def test_what_a_picture_lacks_is_told() -> None:
+    code = """
+import sys, numpy, backdraw
+from backdraw.study import measure
+sys.modules["matplotlib"] = None
+report = measure(lambda x: x ** 2, backdraw.Bernoulli(numpy.zeros(())), ["rloo"], 10, rng=0)
+for draw in (lambda: report.plot("picture.png"), report.to_html):
+    try:
+        draw()
+    except backdraw.BackdrawError as error:
+        print(error)
+"""
+    said = "pictures need matplotlib, not installed here: pip install 'backdraw[cli]'"
+    assert run_python(code).splitlines() == [said, said]
+
+
 def test_best_depends_on_the_budget() -> None:
     found = report(
         made("quick", variance=1.0, seconds=1e-6),

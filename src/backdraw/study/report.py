@@ -19,7 +19,8 @@ def drawing(name: str) -> Any:
     try:
         return importlib.import_module(f"backdraw.study.{name}")
     except ModuleNotFoundError as error:
-        raise BackendError(f"pictures need {error.name}, not installed here: pip install 'backdraw[cli]'") from error
+        missing = str(error.name).partition(".")[0]
+        raise BackendError(f"pictures need {missing}, not installed here: pip install 'backdraw[cli]'") from error
 
 
 class LeftOut(NamedTuple):
