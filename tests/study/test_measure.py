@@ -124,6 +124,15 @@ def test_few_repeats_flag_nobody() -> None:
 
 
 @pytest.mark.needs("numpy")
+def test_a_wrong_estimator_that_draws_nothing_is_flagged(monkeypatch: pytest.MonkeyPatch) -> None:
+    def twice(f: Any, dist: Any) -> Any:
+        return attach(backdraw.exact(f, dist), dist, (dist.mean(),), estimator="twice")
+
+    monkeypatch.setitem(ESTIMATORS, "twice", dataclasses.replace(ESTIMATORS["exact"], name="twice", function=twice))
+    assert row(run("twice", repeats=1000), "twice").flagged
+
+
+@pytest.mark.needs("numpy")
 def test_a_partial_function_can_be_measured(monkeypatch: pytest.MonkeyPatch) -> None:
     part = functools.partial(backdraw.rloo, samples=3)
     monkeypatch.setitem(ESTIMATORS, "part", dataclasses.replace(ESTIMATORS["rloo"], name="part", function=part))

@@ -85,8 +85,8 @@ def measure(
 
     An estimator stated unbiased is flagged if the bias of its only coordinate exceeds 4.5 standard errors, or the largest
     of several the bound that it exceeds as seldom; of more than 50 coordinates, 50 random combinations are tested. The law
-    of a mean is taken for normal: under 300 repeats, where it is not yet, nobody is flagged; and of a coordinate that is
-    zero but once in a thousand repeats, a thousand say little, and the flag may err.
+    of a mean is taken for normal: under 300 repeats, where it is not yet, nobody that draws is flagged; and of a coordinate
+    that is zero but once in a thousand repeats, a thousand say little, and the flag may err.
 
     Ctrl-C ends the measurement and keeps what there is; the report says so.
 
@@ -211,6 +211,7 @@ class _Run:
         rounding = 16.0 * eps * (sampler.size + sum(sizes))
         z, bound = moments.largest_z(self.probed, truth, rounding), moments.bound(truth.mean.size)
         bias, bias_error = moments.bias(m, truth)
+        enough = m.count >= moments.ENOUGH or not draws(self.entry)  # what draws nothing leaves nothing to chance
         rounded = truth.mean.size * rounding**2
         variance, seconds = moments.above(m.variance, rounded), moments.median(self.seconds)
         return Row(
@@ -223,7 +224,7 @@ class _Run:
             bias_error=bias_error,
             z=z,
             bound=bound,
-            flagged=self.entry.gradient == "unbiased" and m.count >= moments.ENOUGH and z > bound,
+            flagged=self.entry.gradient == "unbiased" and enough and z > bound,
             variance=variance,
             error=moments.above(moments.error(m, truth), rounded),
             cosine=moments.cosine(m, truth),

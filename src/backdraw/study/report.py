@@ -61,7 +61,7 @@ class Row:
         The largest bias of a coordinate, or of 50 random combinations of more, in its standard errors; and what it must not
         exceed without a bias.
     flagged : bool
-        Whether it is stated to be unbiased and found not to be, by 300 repeats or more.
+        Whether it is stated to be unbiased and found not to be; by 300 repeats or more, if it draws.
     variance : Estimate
         The trace of the covariance of one gradient.
     error : Estimate
