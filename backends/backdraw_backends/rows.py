@@ -88,8 +88,9 @@ def softmax(be: Backend, out: np.ndarray | None, temperature: float, x: np.ndarr
 
 @np.errstate(over="ignore")
 def noisy_softmax(be: Backend, out: np.ndarray | None, temperature: float, x: np.ndarray, noise: np.ndarray) -> np.ndarray:
-    """Set `out`, or fresh memory, to the softmax of ``(x + noise) / temperature``."""
-    z = np.add(x, noise, out)
+    """Set `out`, or fresh memory, to the softmax of ``(x - log(noise)) / temperature``."""
+    z = np.log(noise, out)
+    np.subtract(x, z, z)
     z -= top(be, z)
     return _shifted_softmax(z, temperature)
 

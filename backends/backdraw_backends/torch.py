@@ -180,11 +180,13 @@ class TorchBackend(Backend):
 
     def noisy_softmax(self, x: Array, noise: Array, temperature: float) -> Array:
         """Likewise."""
-        if not on_host((x, noise)):
+        if not on_host((x,)):
             return super().noisy_softmax(x, noise, temperature)
-        if many(x) and not recorded((x, noise)):
-            return by_numpy(on_numpy.noisy_softmax, x, noise, temperature=temperature)
-        return self._softmax(x + noise, temperature)
+        if not many(x):  # else the rule may want the noise again
+            return self._softmax(x - noise.log_(), temperature)
+        if recorded((x, noise)):
+            return self._softmax(x - noise.log(), temperature)
+        return by_numpy(on_numpy.noisy_softmax, x, noise, temperature=temperature)
 
     def _softmax(self, x: Array, temperature: float) -> Array:
         y = torch.softmax(x if temperature == 1.0 else x / _scalar(temperature, x.dtype), -1)

@@ -71,7 +71,7 @@ def on_host(arrays: tuple[Array, ...]) -> bool:
     if watched():  # first: there sizes may be symbols
         return False
     for x in arrays:  # a loop: all() of a generator costs twice as much, and this runs before every operation
-        if x is None or x.dtype not in _HOSTED or not x.is_cpu or type(x) not in _PLAIN or x.is_neg() or is_legacy_batched(x):
+        if x is None or x.dtype not in _HOSTED or not x.is_cpu or type(x) not in _PLAIN or is_legacy_batched(x):
             return False
     return True
 
@@ -89,8 +89,12 @@ def present(arrays: tuple[Array | None, ...]) -> tuple[Array, ...]:
 def by_numpy(f: Callable[..., Array], *arguments: Any, **static: Any) -> Array:
     """Call a function of the NumPy backend on the same memory, on as many threads as torch is set to."""
     with limit_threads(torch.get_num_threads()):
-        out = f(*[x.detach().numpy() if isinstance(x, torch.Tensor) else x for x in arguments], **static)
+        out = f(*[_memory(x) if isinstance(x, torch.Tensor) else x for x in arguments], **static)
     return tuple(map(torch.from_numpy, out)) if type(out) is tuple else torch.from_numpy(np.asarray(out))
+
+
+def _memory(x: Array) -> np.ndarray:
+    return x.detach().resolve_neg().numpy()
 
 
 class ByNumPy(Primitive):
@@ -122,7 +126,7 @@ def _hosted(f: Callable[..., Any], *arguments: Any, **static: Any) -> Any:
         if isinstance(x, tuple):
             return tuple(map(down, x))
         if isinstance(x, torch.Tensor):
-            pairs.append((x.detach().numpy(), x))
+            pairs.append((_memory(x), x))
             return pairs[-1][0]
         return NUMPY[x] if isinstance(x, torch.dtype) else x
 

@@ -37,16 +37,17 @@ def noise(be: Backend, kind: str, rng: Any, shape: tuple[int, ...], dtype: Any, 
         return _on_host(kind, host_noise.seeded_source(_randint(source, (4,), device).tolist()), shape, dtype)
     if kind == "normal":
         return torch.randn(shape, generator=source, dtype=dtype, device=device)
-    # Few elements: what the calls cost counts. Of float32 uniforms, with their 24 bits, the Gumbels would end at 16.6.
-    # The bound of 2**-55 takes 0 out, and rounds nothing up to 1.
-    u = torch.empty(shape if planes == 1 else (planes, *shape), dtype=torch.float64, device=device)
+    # Few elements: what the calls cost counts. Float32 uniforms have 24 bits: the law is right to float32's own resolution,
+    # but the largest Gumbels lie as far apart as theirs do. The bound of 2**-55 takes 0 out, and rounds nothing up to 1.
+    u = torch.empty(shape if planes == 1 else (planes, *shape), dtype=dtype, device=device)
     u.uniform_(2.0**-55, 1.0, generator=source)
-    if kind not in ("uniform", "exponential", "gumbel"):
-        return transform(torch, *(u.unbind() if planes > 1 else (u,))).to(dtype)
     if kind == "uniform":
-        return u.to(dtype)
-    e = u.log_().neg_().to(dtype)
-    return e if kind == "exponential" else e.log_().neg_()
+        return u
+    if kind == "exponential":
+        return u.log_().neg_()
+    if kind == "gumbel":
+        return u.log_().neg_().log_().neg_()
+    return transform(torch, *(u.unbind() if planes > 1 else (u,)))
 
 
 def words(be: Backend, rng: Any, n: int, device: Any) -> Array:

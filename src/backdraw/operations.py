@@ -123,7 +123,7 @@ class Operations:
         return self.rowwise(_softmax, x, temperature=temperature)
 
     def noisy_softmax(self, x: Array, noise: Array, temperature: float) -> Array:
-        """`softmax` of ``x + noise``, where the noise belongs to nobody: its memory may be used."""
+        """`softmax` of ``x - log(noise)``, where the noise belongs to nobody: its memory may be used."""
         return self.rowwise(_noisy_softmax, x, noise, temperature=temperature)
 
     def softmax_vjp(self, y: Array, g: Array, temperature: float = 1.0) -> Array:
@@ -219,7 +219,7 @@ def _softmax(be: Operations, x: Array, *, temperature: float) -> Array:
 
 
 def _noisy_softmax(be: Operations, x: Array, noise: Array, *, temperature: float) -> Array:
-    return be.softmax(x + noise, temperature)
+    return be.softmax(x - be.xp.log(noise), temperature)
 
 
 def _hardmax(be: Operations, x: Array) -> Array:

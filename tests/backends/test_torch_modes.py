@@ -75,17 +75,21 @@ def test_a_default_dtype_or_device_is_none_of_the_noise() -> None:
         assert torch.equal(a, b)
 
 
-@pytest.mark.parametrize("n", [200, 20_000])
-def test_gumbels_beyond_a_float32s_uniforms(n: int) -> None:
+@pytest.mark.parametrize(("n", "bits"), [(200, 24), (20_000, 32)])
+def test_noise_is_as_fine_as_its_uniforms(n: int, bits: int) -> None:
     x = torch.zeros(n, dtype=torch.float32)
     torch.manual_seed(1)
     p = backdraw.Categorical(x)
-    noise = torch.cat([p.perturb_noise(None) for _ in range(4_000_000 // n)])
-    top = torch.topk(noise.double(), 400).values
-    # exp(-g) is exponential: the smallest of many are as far apart as their ranks, and of 24 bits many would be equal.
+    noise = torch.cat([p.perturb_noise(None) for _ in range(4_000_000 // n)]).double()
+    assert torch.isfinite(noise).all()
+    top = torch.topk(noise, 400).values
+    # exp(-g) is exponential: the smallest of many are as far apart as their ranks, or as the uniforms.
     ratio = torch.exp(-top) * noise.numel() / torch.arange(1, 401)
     assert abs(float(ratio[100:].mean()) - 1.0) < 0.25
-    assert len(torch.unique(top)) > 390
+    assert float(torch.exp(-top).min()) > 0.49 * 2.0**-bits
+    u = torch.exp(-torch.exp(-noise)).sort().values
+    assert float((u - torch.arange(1, u.numel() + 1) / u.numel()).abs().max()) < 1.63 / u.numel() ** 0.5  # Kolmogorov, 1 %
+    assert len(torch.unique(top)) > (390 if bits == 32 else 300)
 
 
 @draws

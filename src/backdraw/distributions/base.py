@@ -178,13 +178,13 @@ def require(dist: Distribution, estimator: str, *needs: str) -> None:
 
 def check_logits(x: Array, *, name: str = "logits") -> Backend:
     """Check that `x` is a real floating array, and return its backend."""
-    if isinstance(x, Distribution):
-        raise InvalidTypeError(f"{name}: expected an array, got the distribution {type(x).__name__}")
-    if x is None:
-        raise InvalidTypeError(f"{name}: expected an array, got NoneType")
     try:
         be = backend_of(x)
     except InvalidTypeError as error:
+        if isinstance(x, Distribution):
+            raise InvalidTypeError(f"{name}: expected an array, got the distribution {type(x).__name__}") from None
+        if x is None:
+            raise InvalidTypeError(f"{name}: expected an array, got NoneType") from None
         raise InvalidTypeError(f"{name}: {error}") from None
     if not be.is_floating(x.dtype):
         raise InvalidTypeError(f"{name}: expected a real floating dtype, got {x.dtype} of shape {tuple(x.shape)}")

@@ -184,7 +184,9 @@ class Categorical(Distribution):
         if regularizer != "entropy" or not isinstance(temperature, float):
             return super().relaxed_draw(rng, temperature, regularizer)
         static = {"axis": self.axis, "temperature": temperature, "dtype": self.logits.dtype}
-        return self.backend.apply(simplex.relaxed, (self.utilities, self.perturb_noise(rng)), static)
+        # Gumbel noise is minus the logarithm of exponentials: taken there, it needs no pass of its own to be negated.
+        noise = random.noise(self.backend, "exponential", rng, tuple(self.logits.shape), self.logits)
+        return self.backend.apply(simplex.relaxed, (self.utilities, noise), static)
 
     def argmax(self, utilities: Array) -> Array:
         """One-hot vector of the largest utility, the first of equals; no gradient."""

@@ -8,6 +8,8 @@ from backdraw.errors import InvalidTypeError, InvalidValueError
 def check_rows(logits: Array, axis: int, where: Array | None) -> tuple[Backend, int]:
     """Check logits of categories with their axis and mask; return their backend, and the axis as counted from the end."""
     be = check_logits(logits)
+    if where is None and type(axis) is int and axis == -1 and logits.ndim > 0 and logits.shape[-1] > 0:
+        return be, -1  # the common case, checked at little cost
     shape = tuple(logits.shape)
     if not shape:
         raise InvalidValueError("logits: expected at least one axis, got a scalar of shape ()")

@@ -134,8 +134,11 @@ def softmax(be: Backend, u: Array, *, axis: int, temperature: float, dtype: Any)
 
 
 def _softmax_fwd(be: Backend, u: Array, *, axis: int, temperature: float, dtype: Any) -> tuple[Array, Any]:
-    wide = be.cast(u, be.wide(u.dtype))
-    y = unlast(be, be.softmax(last(be, wide, axis), temperature), axis)
+    wide = be.wide(u.dtype)
+    if axis == -1 and u.dtype == wide == dtype:  # the common case, at no cost
+        y = be.softmax(u, temperature)
+        return y, (y, None)
+    y = unlast(be, be.softmax(last(be, be.cast(u, wide), axis), temperature), axis)
     return be.cast(y, dtype), (y, None if u.dtype == y.dtype else u)
 
 
@@ -153,7 +156,7 @@ softmax.defvjp(_softmax_fwd, _softmax_vjp)
 
 @primitive(native=True, rows=True)
 def relaxed(be: Backend, logits: Array, noise: Array, *, axis: int, temperature: float, dtype: Any) -> Array:
-    """Softmax of (logits + noise) / temperature along an axis, rounded to a dtype; the noise's memory may be used."""
+    """Softmax of (logits - log(noise)) / temperature along an axis, rounded to a dtype; the noise's memory may be used."""
     return _relaxed_fwd(be, logits, noise, axis=axis, temperature=temperature, dtype=dtype)[0]
 
 
