@@ -60,10 +60,10 @@ class TorchBackend(Backend):
 
     def apply(self, primitive: Primitive, arrays: tuple[Array, ...], static: dict[str, Any]) -> Array:
         """Leave true derivatives to torch, unless the rule is faster; give other rules by the autograd.Function."""
+        if autocasting() and torch.is_autocast_enabled(arrays[0].device.type):
+            with torch.autocast(arrays[0].device.type, enabled=False):  # products of matrices lose no digits here
+                return self.apply(primitive, arrays, static)
         if not watched():
-            if autocasting() and torch.is_autocast_enabled(arrays[0].device.type):
-                with torch.autocast(arrays[0].device.type, enabled=False):  # products of matrices lose no digits here
-                    return self.apply(primitive, arrays, static)
             if primitive.native and not (many(arrays[0], rows=primitive.rows) and on_host(arrays)):
                 return primitive.forward(self, *arrays, **static)[0]
             if primitive.loops and on_host(present(arrays)) and static.get("dtype", torch.float64) in NUMPY:

@@ -150,19 +150,27 @@ def test_indecater_among_hooks_on_saved_tensors() -> None:
     torch.testing.assert_close(torch.autograd.grad(loss, x)[0], expected)
 
 
-def test_autocast_takes_no_digits() -> None:
-    loc, tril = logits((3,), torch.float32), torch.tril(logits((3, 3), torch.float32)) + 2.0 * torch.eye(3)
-    x = logits((4, 3), torch.float32)
+def _identity(f: Any) -> Any:
+    return f
 
-    def values() -> list[Any]:
+
+@pytest.mark.parametrize(
+    "transform", [_identity, torch.func.vmap, lambda f: torch.compile(f, fullgraph=True)], ids=["eager", "vmap", "compile"]
+)
+def test_autocast_takes_no_digits(transform: Any) -> None:
+    loc, tril = logits((5, 3), torch.float32), torch.tril(logits((5, 3, 3), torch.float32)) + 2.0 * torch.eye(3)
+    x = logits((5, 3), torch.float32)
+
+    def values(loc: Any, tril: Any, x: Any) -> list[Any]:
         p, q = backdraw.MultivariateNormal(loc, tril), backdraw.MultivariateNormal(-loc, 2.0 * tril)
         return [p.log_prob(x), backdraw.kl(p, q), backdraw.draw(p, shape=2, rng=KEY)]
 
-    expected = values()
+    f = transform(values)
+    expected = f(loc, tril, x)
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        found = values()
+        found = f(loc, tril, x)
     for a, b in zip(found, expected, strict=True):
-        assert torch.equal(a, b)
+        torch.testing.assert_close(a, b)
 
 
 @draws
