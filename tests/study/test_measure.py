@@ -140,6 +140,26 @@ def test_a_partial_function_can_be_measured(monkeypatch: pytest.MonkeyPatch) -> 
 
 
 @pytest.mark.needs("numpy")
+def test_an_f_that_takes_exact_draws_alone() -> None:
+    def strict(x: Any) -> Any:
+        if not np.isin(x, (0.0, 1.0)).all():
+            raise ValueError("bits\nalone")
+        return cost(x)
+
+    report = run("rloo", "rebar", f=strict, repeats=20)
+    assert [r.name for r in report.rows] == ["rloo"]
+    assert dict(report.left_out)["rebar"] == "f, differentiated or given relaxed draws, raised ValueError: bits"
+
+    def broken(x: Any) -> Any:
+        if x.shape[0] == 2:  # rloo's samples, and not those of the reference
+            raise KeyError("lost")
+        return cost(x)
+
+    with pytest.raises(KeyError, match="lost"):
+        run("rloo", f=broken, repeats=20)
+
+
+@pytest.mark.needs("numpy")
 def test_what_cannot_be_measured_is_listed() -> None:
     report = run(repeats=20)
     reasons = dict(report.left_out)

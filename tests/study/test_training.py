@@ -150,6 +150,18 @@ def test_what_cannot_be_trained_with_is_listed() -> None:
 
 
 @numpy_only
+def test_an_f_that_takes_exact_draws_alone() -> None:
+    def strict(x: Any) -> Any:
+        if not np.isin(x, (0.0, 1.0)).all():
+            raise ValueError("bits\nalone")
+        return power(x, C, p=2.0, axes=1, scale=1.0)
+
+    found = run("rloo", "rebar", f=strict)
+    assert [c.name for c in found.curves] == ["rloo"]
+    assert dict(found.left_out)["rebar"] == "f, differentiated or given relaxed draws, raised ValueError: bits"
+
+
+@numpy_only
 def test_trainings_that_are_lost_are_counted() -> None:
     with np.errstate(all="ignore"):
         found = run("straight_through", f=lambda x: power(x, C, p=2.0, axes=1, scale=1e308))

@@ -132,7 +132,7 @@ class Work:
                 steps[index] = self.sampler.step(entry, key, self.sampler.block(entry))
                 self.sampler.run(steps[index], block)  # what compiles does so now, outside the time
             return (index, *self.sampler.run(steps[index], block), "")
-        except BackdrawError as error:
+        except Exception as error:
             return index, None, 0.0, refusal(error, entry, self.sampler.p)
 
 
@@ -163,11 +163,16 @@ def options_of(entry: Entry) -> dict[str, inspect.Parameter]:
     return {n: p for n, p in inspect.signature(entry.function).parameters.items() if p.kind is p.KEYWORD_ONLY}
 
 
-def refusal(error: BackdrawError, entry: Entry, p: Any) -> str:
-    """Return why an estimator that fits raised an error."""
-    if isinstance(error, GradientError) and (entry.differentiable_f or "surrogate" in entry.options):
+def refusal(error: Exception, entry: Entry, p: Any) -> str:
+    """Return why an estimator that fits raised an error; raise it again if f did so at its own draws."""
+    differentiates = entry.differentiable_f or "surrogate" in entry.options
+    if isinstance(error, GradientError) and differentiates:
         return f"it needs the gradient of f, which is a black box to {p.backend.name}"
-    return str(error)
+    if isinstance(error, BackdrawError):
+        return str(error)
+    if not differentiates:
+        raise error
+    return f"f, differentiated or given relaxed draws, raised {type(error).__name__}: {str(error).partition(chr(10))[0]}"
 
 
 def unfit(entry: Entry, p: Any) -> str:

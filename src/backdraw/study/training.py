@@ -10,7 +10,6 @@ import numpy as np
 import backdraw
 from backdraw.backend import Array
 from backdraw.distributions import Categorical, Distribution
-from backdraw.errors import BackdrawError
 from backdraw.estimators import ESTIMATORS, Entry
 from backdraw.random import Key, as_key, fold_in, split
 from backdraw.study import moments
@@ -195,7 +194,7 @@ class Course:
         """Train with an estimator; return its curve, or why there is none."""
         try:
             return index, self.curve(self.entries[index]), ""
-        except BackdrawError as error:
+        except Exception as error:
             return index, None, refusal(error, self.entries[index], self.sampler.p)
 
     def curve(self, entry: Entry) -> Curve:
