@@ -16,7 +16,7 @@ NEEDS = {
     "log_prob": "it has no log-probability",
     "score": "it has no score (gradient of the log-probability)",
     "support": "its values cannot be enumerated",
-    "perturb": "it is not the argmax of perturbed utilities; take backdraw.draw or backdraw.straight_through",
+    "perturb": "it is no argmax of perturbed utilities; take backdraw.straight_through, or reparameterize if continuous",
     "argmax": "it has no argmax over its vertices; take backdraw.draw",
     "relax": "it has no relaxation; take an estimator that draws exactly, such as backdraw.straight_through",
     "stretch": "its relaxation cannot be stretched and clipped, as that of bits can",

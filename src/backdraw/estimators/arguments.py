@@ -13,10 +13,9 @@ def as_distribution(dist: Any, estimator: str, *needs: str) -> Any:
     """Return a distribution that offers what the estimator needs; an array means Categorical of it."""
     if not isinstance(dist, Distribution):
         dist = Categorical(dist)
-    stated = ESTIMATORS.get(estimator)  # None of a loss
-    if stated is not None and stated.domain == "discrete" and not dist.discrete:
+    require(dist, estimator, *needs)
+    if not dist.discrete and ESTIMATORS[estimator].domain == "discrete":
         raise InvalidTypeError(
             f"dist: {estimator} is for discrete distributions, got {type(dist).__name__}; take backdraw.reparameterize"
         )
-    require(dist, estimator, *needs)
     return dist
