@@ -16,6 +16,8 @@ from backdraw.threefry import MASK, threefry2x32
 from backdraw_backends import host_noise
 from backdraw_backends.torch_by_numpy import WORDS, by_numpy, traced
 
+# A quarter of what torch's uniforms are multiples of: as their bound it takes 0 out, and rounds nothing up to 1.
+_LEAST = {torch.float32: 2.0**-26, torch.float64: 2.0**-55}
 _CPU = torch.device("cpu")  # to compare with it costs nothing; the type is a string that torch makes anew each time
 
 
@@ -38,9 +40,9 @@ def noise(be: Backend, kind: str, rng: Any, shape: tuple[int, ...], dtype: Any, 
     if kind == "normal":
         return torch.randn(shape, generator=source, dtype=dtype, device=device)
     # Few elements: what the calls cost counts. Float32 uniforms have 24 bits: the law is right to float32's own resolution,
-    # but the largest Gumbels lie as far apart as theirs do. The bound of 2**-55 takes 0 out, and rounds nothing up to 1.
+    # but the largest Gumbels lie as far apart as theirs do.
     u = torch.empty(shape if planes == 1 else (planes, *shape), dtype=dtype, device=device)
-    u.uniform_(2.0**-55, 1.0, generator=source)
+    u.uniform_(_LEAST[dtype], 1.0, generator=source)
     if kind == "uniform":
         return u
     if kind == "exponential":
