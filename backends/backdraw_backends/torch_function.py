@@ -5,6 +5,7 @@ from typing import Any
 
 import torch
 from torch._C import _are_functorch_transforms_active as transforms_active
+from torch._C._functorch import is_legacy_batchedtensor as is_legacy_batched
 
 from backdraw.backend import Array, Backend
 from backdraw.primitive import Primitive
@@ -88,7 +89,17 @@ class _Eager(torch.autograd.Function):
         ctx.save_for_backward(*kept, *extra)
         return (out, *extra)
 
-    backward = staticmethod(Apply.backward)
+    @staticmethod
+    def backward(ctx: Any, *g: Any) -> Any:
+        """Apply the rule; to many cotangents (`is_grads_batched`) one by one, for torch cannot batch every operation."""
+        if g[0] is None or not is_legacy_batched(g[0]) or torch.is_grad_enabled():
+            return Apply.backward(ctx, *g)
+        level = torch._C._vmapmode_increment_nesting() - 1
+        torch._C._vmapmode_decrement_nesting()
+        every = [Apply.backward(ctx, row) for row in torch._remove_batch_dim(g[0], level, 1, 0)]
+        return tuple(
+            [x[0] if x[0] is None else torch._add_batch_dim(torch.stack(x), 0, level) for x in zip(*every, strict=True)]
+        )
 
 
 # What _Eager.apply comes to. On the way it binds the arguments to a signature that it has `inspect` make anew on every

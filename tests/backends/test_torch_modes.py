@@ -118,6 +118,17 @@ def test_batched_gradients_of_estimates(name: str) -> None:
     torch.testing.assert_close(found, torch.autograd.functional.jacobian(f, x))
 
 
+@pytest.mark.parametrize("regularizer", ["entropy", "euclidean", "tsallis"])
+@pytest.mark.parametrize("axis", [0, 1])
+def test_batched_gradients_of_another_axis(regularizer: str, axis: int) -> None:
+    def f(x: Any) -> Any:
+        return backdraw.gumbel_softmax(x, regularizer=regularizer, axis=axis, rng=KEY)
+
+    x = logits((4, 5))
+    found = torch.autograd.functional.jacobian(f, x, vectorize=True)
+    torch.testing.assert_close(found, torch.autograd.functional.jacobian(f, x))
+
+
 @draws
 @pytest.mark.parametrize("shape", SHAPES)
 @traces

@@ -127,3 +127,11 @@ def test_forward_mode_in_a_temperature(name: str) -> None:
     f = make(x).relax
     tangent = torch.func.jvp(lambda t: f(x, t), (t,), (torch.ones_like(t),))[1]
     torch.testing.assert_close(tangent, (f(x, 0.7 + step) - f(x, 0.7 - step)) / (2 * step), rtol=1e-6, atol=1e-8)
+
+
+# ------------------------------------------------------------------------------------------------- many cotangents
+@pytest.mark.parametrize(("name", "of"), GRADIENTS)
+def test_batched_gradients(name: str, of: str) -> None:
+    f, x = of_case(name, of)
+    found = torch.autograd.functional.jacobian(f, x, vectorize=True)
+    torch.testing.assert_close(found, torch.autograd.functional.jacobian(f, x))
