@@ -39,17 +39,16 @@ def noise(be: Backend, kind: str, rng: Any, shape: tuple[int, ...], dtype: Any, 
         return _on_host(kind, host_noise.seeded_source(_randint(source, (4,), device).tolist()), shape, dtype)
     if kind == "normal":
         return torch.randn(shape, generator=source, dtype=dtype, device=device)
-    # Few elements: what the calls cost counts. Float32 uniforms have 24 bits: the law is right to float32's own resolution,
-    # but the largest Gumbels lie as far apart as theirs do.
-    u = torch.empty(shape if planes == 1 else (planes, *shape), dtype=dtype, device=device)
-    u.uniform_(_LEAST[dtype], 1.0, generator=source)
-    if kind == "uniform":
-        return u
+    # Few elements: what the calls cost counts. Gumbels of float32 uniforms, with their 24 bits, follow the law to the
+    # resolution of float32, the largest ones as far apart as the uniforms are. Nothing below is rounded up to 1.
+    wide = dtype if kind in ("exponential", "gumbel") else torch.float64
+    u = torch.empty(shape if planes == 1 else (planes, *shape), dtype=wide, device=device)
+    u.uniform_(_LEAST[wide], 1.0 if wide == dtype else 1.0 - 2.0**-24, generator=source)
     if kind == "exponential":
         return u.log_().neg_()
     if kind == "gumbel":
         return u.log_().neg_().log_().neg_()
-    return transform(torch, *(u.unbind() if planes > 1 else (u,)))
+    return transform(torch, *(u.unbind() if planes > 1 else (u,))).to(dtype)
 
 
 def words(be: Backend, rng: Any, n: int, device: Any) -> Array:
