@@ -19,6 +19,8 @@ from backdraw_backends.jax_keys import fold_in as fold_in
 from backdraw_backends.jax_keys import key_words as key_words
 from backdraw_backends.jax_keys import split as split
 
+_SUMMED = 256  # samples
+
 # "open", "detached" or "final"; a context of JAX's own, so that no cache takes what was traced in one for another.
 _mode = jax.make_user_context("open")
 
@@ -143,8 +145,16 @@ class JaxBackend(Backend):
         """JAX's own."""
         return jnp.clip(x, low, high)
 
+    def argmax(self, x: Array, axis: int = -1) -> Array:
+        """Take the least of the places: compiled inside `double`, XLA's own fails on float64 where JAX has none."""
+        n = x.shape[axis]
+        places = jnp.expand_dims(jnp.arange(n), tuple(i for i in range(x.ndim) if i != axis % x.ndim))
+        return jnp.min(jnp.where(x == jnp.max(x, axis=axis, keepdims=True), places, n - 1), axis=axis)
+
     def sum_samples(self, x: Array) -> Array:
-        """As a product of matrices: XLA's sum over a first axis takes up to twenty times as long on CPUs."""
+        """Few of them as a product of matrices: XLA's sum over a first axis then takes up to twenty times as long on CPUs."""
+        if x.shape[0] > _SUMMED:  # where the product loses digits, and the sum does not
+            return jnp.sum(x, axis=0)
         return jnp.tensordot(jnp.ones(x.shape[0], x.dtype), x, 1, precision=jax.lax.Precision.HIGHEST)
 
     def invert_cdf(self, weights: Array, uniform: Array) -> Array:

@@ -135,10 +135,6 @@ class NumPyBackend(StandardBackend):
         """Sum along the last axis."""
         return rows.sum_rows(x)
 
-    def first_argmax(self, x: Array) -> Array:
-        """NumPy's own."""
-        return x.argmax(axis=0)
-
     def softmax(self, x: Array, temperature: float = 1.0) -> Array:
         """Softmax of ``x / temperature``, in place on each block."""
         return self._filled(rows.softmax, None, temperature, x)

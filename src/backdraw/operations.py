@@ -4,6 +4,8 @@ import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+_SUMMED = 256  # samples: so many are added up one after the other
+
 Array = Any  # an array of whichever framework; the Array API has no common base class
 
 
@@ -103,16 +105,23 @@ class Operations:
         """Sum along the last axis, which is kept with size 1."""
         return self.xp.sum(x, axis=-1, keepdims=True)
 
-    def first_argmax(self, x: Array) -> Array:
-        """Index of the largest entry along the first axis, the first of equals."""
-        # argmax itself would ask JAX for 64-bit integers when it is compiled, where there are none.
-        xp, n = self.xp, x.shape[0]
-        places = xp.reshape(xp.arange(n, device=self.device(x)), (n, *(1,) * (x.ndim - 1)))
-        return xp.min(xp.where(x == xp.max(x, axis=0, keepdims=True), places, n - 1), axis=0)
+    def argmax(self, x: Array, axis: int = -1) -> Array:
+        """Index of the largest entry along an axis, the first of equals."""
+        return self.xp.argmax(x, axis=axis)
 
     def sum_samples(self, x: Array) -> Array:
         """Sum of floats over the first axis."""
-        return self.xp.sum(x, axis=0)
+        # By blocks: NumPy adds row to row, and of a hundred thousand of them loses the third digit of a float32.
+        xp, n = self.xp, x.shape[0]
+        if n <= _SUMMED:
+            return xp.sum(x, axis=0)
+        whole = n // _SUMMED * _SUMMED
+        total = self.sum_samples(xp.sum(xp.reshape(x[:whole, ...], (-1, _SUMMED, *x.shape[1:])), axis=1))
+        return total if whole == n else total + xp.sum(x[whole:, ...], axis=0)
+
+    def mean_samples(self, x: Array) -> Array:
+        """Mean of floats over the first axis, computed in float32 or wider."""
+        return self.cast(self.sum_samples(self.cast(x, self.wide(x.dtype))) / x.shape[0], x.dtype)
 
     def sum_of(self, body: Callable[..., Array], *arrays: Array, **static: Any) -> Array:
         """`sum_samples` of ``body(be, *arrays, **static)``, for a body that treats the samples one by one."""

@@ -164,6 +164,21 @@ print("done")
     assert run_python(code) == "done"
 
 
+def test_heaviest_structures_compiled_without_x64() -> None:
+    code = """
+import numpy as np, jax, jax.numpy as jnp, backdraw
+assert not jax.config.jax_enable_x64
+key, u = backdraw.key(0), jnp.asarray(np.cos(np.arange(12.0)), jnp.float32)
+for make in (lambda u: backdraw.Chain(u.reshape(4, 3), jnp.ones((3, 3))), lambda u: backdraw.Subset(u, 5),
+             lambda u: backdraw.SpanningTree(u[:10]), lambda u: backdraw.Arborescence(u[:9].reshape(3, 3)),
+             lambda u: backdraw.PlackettLuce(u, 3), lambda u: backdraw.Permutation(u[:9].reshape(3, 3))):
+    for f in (lambda u: backdraw.gumbel_max(make(u), rng=key), lambda u: backdraw.perturbed_argmax(make(u), rng=key)):
+        np.testing.assert_allclose(np.asarray(jax.jit(f)(u)), np.asarray(f(u)), atol=1e-6)
+print("done")
+"""
+    assert run_python(code) == "done"
+
+
 def test_enumerating_subsets_asks_for_no_64_bits() -> None:
     with jax.enable_x64(False):
         assert backdraw.Subset(jnp.zeros(4), 2).support()[0].shape == (6, 4)

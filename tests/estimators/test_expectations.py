@@ -236,3 +236,23 @@ def test_wrong_values_of_f(framework: Library, name: str) -> None:
             entry(lambda x: xp.sum(x, axis=(-1, -2)), dist, **{**options(entry, 2), "samples": 0})
         with pytest.raises(TypeError, match="samples: expected an int"):
             entry(lambda x: xp.sum(x, axis=(-1, -2)), dist, **{**options(entry, 2), "samples": 1.5})
+
+
+# --------------------------------------------------------------------------------------------------------- many samples
+def test_many_samples_cost_no_digits(framework: Library) -> None:
+    n = 100_000
+    x = framework.asarray(np.cos(np.arange(8.0 * n)).reshape(n, 8) + 3.0, "float32")
+    be = backdraw.Normal(x, 1.0).backend
+    expected = framework.to_numpy(x).astype(np.float64).sum(0)
+    framework.check(be.sum_samples(x), expected, dtype="float32", rtol=2e-6)
+    framework.check(be.mean_samples(x), expected / n, dtype="float32", rtol=2e-6)
+
+    loc = framework.asarray(np.full(8, 1e4), "float32")  # a value and a gradient whose terms are all alike
+    cotangent = framework.asarray(np.ones(8), "float32")
+
+    def estimate(loc: Any) -> Any:
+        return backdraw.pathwise(lambda x: x, backdraw.Normal(loc, 1.0), samples=n, rng=KEY)
+
+    value, (grad,) = pulled(framework, estimate, cotangent, loc)
+    framework.check(value, np.full(8, 1e4), dtype="float32", rtol=5e-6)
+    framework.check(grad, np.ones(8), dtype="float32", rtol=5e-6)

@@ -1,5 +1,6 @@
 """A formula and its partial derivatives, as one primitive."""
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -79,7 +80,7 @@ def unbroadcast(be: Backend, g: Array, shape: tuple[int, ...]) -> Array:
     """Sum a cotangent over the axes that broadcasting added to an array of this shape."""
     extra = g.ndim - len(shape)
     if extra:
-        g = be.xp.sum(g, axis=tuple(range(extra)))
+        g = be.sum_samples(g if extra == 1 else be.xp.reshape(g, (math.prod(g.shape[:extra]), *g.shape[extra:])))
     stretched = tuple(i for i, n in enumerate(shape) if n == 1 and g.shape[i] != 1)
     return be.xp.sum(g, axis=stretched, keepdims=True) if stretched else g
 

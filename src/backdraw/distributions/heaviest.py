@@ -58,7 +58,7 @@ def _put_back(be: Backend, parents: Array, logits: Array, heavier: Array) -> Arr
         for _ in range((n - 3).bit_length()):  # twice as far each time
             path = be.gather(path, path)
         outside = xp.where(xp.reshape(path < batch, (n, batch)), row, -xp.inf)
-        chosen = be.gather(be.first_argmax(outside) * batch, graph) + graph
+        chosen = be.gather(be.argmax(outside, axis=0) * batch, graph) + graph
         return xp.where(node == k, chosen, xp.where(came, k + graph, parents)), None
 
     ks = xp.arange(n - count, n, device=be.device(logits))[:, None] * batch

@@ -184,12 +184,12 @@ def best(be: Backend, u: Array, w: Array) -> Array:
 
         def back(v: Array, x: tuple[Array, Array]) -> tuple[Array, Array]:
             s = x[1] + v[..., None, :]
-            return x[0] + be.row_max(s)[..., 0], xp.argmax(s, axis=-1)
+            return x[0] + be.row_max(s)[..., 0], be.argmax(s)
 
         v, following = a[-1, ...], None
         if b.shape[0]:
             v, following = be.scan(back, v, (a[:-1, ...], b), reverse=True)
-        state = xp.argmax(v, axis=-1)[..., None]
+        state = be.argmax(v)[..., None]
         path = state[None, ...]
         if following is not None:
             path = markov.run(be, state, lambda s, table: be.gather(table, s), following)

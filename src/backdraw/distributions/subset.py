@@ -131,14 +131,15 @@ class Subset(Distribution):
 
     def score(self, x: Array) -> Array:
         """Gradient of ``log_prob(x)`` in the logits: ``x - mean()``."""
+        check_value(x, tuple(self.logits.shape))
         return x - self.stopped().mean()
 
     def weighted_score(self, x: Array, weights: Array, *, centred: bool = False) -> tuple[Array, ...]:
         """Return the sum over samples of weight times score; where the weights sum to zero, the draws alone say it."""
-        xp = self.backend.xp
-        w = xp.reshape(weights, (*weights.shape, *(1,) * (x.ndim - weights.ndim)))
-        total = xp.sum(w * x, axis=0)
-        return (total if centred else total - xp.sum(w, axis=0) * self.stopped().mean(),)
+        be = self.backend
+        w = be.xp.reshape(weights, (*weights.shape, *(1,) * (x.ndim - weights.ndim)))
+        total = be.sum_samples(w * x)
+        return (total if centred else total - be.sum_samples(w) * self.stopped().mean(),)
 
     def log_partition(self) -> Array:
         """Logarithm of the sum of ``exp(<logits, x>)`` over all subsets, of the batch shape."""

@@ -167,7 +167,7 @@ def prim(be: Backend, weights: Array) -> tuple[Array, Array]:
 
     def step(state: tuple[Array, Array, Array], _: Array) -> tuple[tuple[Array, Array, Array], None]:
         best, cap, parents = state
-        node = xp.argmax(best, axis=-1)
+        node = be.argmax(best)
         cap = xp.minimum(cap, xp.take(own, node, axis=0))
         row = xp.minimum(xp.take(rows, first + node, axis=0), cap)
         return (xp.minimum(xp.maximum(best, row), cap), cap, xp.where(row > best, node[:, None], parents)), None

@@ -119,7 +119,7 @@ def expect(be: Backend, logp: Array, values: Array) -> Array:
 def _expect_fwd(be: Backend, logp: Array, values: Array) -> tuple[Array, Residuals]:
     p = be.xp.exp(logp)
     parts = p * be.xp.where(p > 0, values, 0.0)
-    return be.cast(be.xp.sum(parts, axis=0), values.dtype), (p, parts, logp, values)
+    return be.cast(be.sum_samples(parts), values.dtype), (p, parts, logp, values)
 
 
 def _expect_vjp(be: Backend, residuals: Residuals, g: Array) -> tuple[Array, Array]:

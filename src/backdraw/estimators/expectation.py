@@ -85,7 +85,7 @@ concat.defvjp(
 @primitive(native=True)
 def mean(be: Backend, values: Array) -> Array:
     """Mean over the samples."""
-    return be.cast(be.xp.mean(be.cast(values, be.wide(values.dtype)), axis=0), values.dtype)
+    return be.mean_samples(values)
 
 
 def _mean_vjp(be: Backend, residuals: Residuals, g: Array) -> tuple[Array]:

@@ -138,7 +138,7 @@ class PerturbedLoss(Primitive):
         t = be.cast(y, wide)
         d = be.cast(x, wide) - t
         terms = xp.where(d != 0, (be.cast(u, wide) + noise) * xp.where(d != 0, d, 1.0), 0.0) + noise * t
-        return be.cast(xp.mean(_sum(be, terms, axes), axis=0), u.dtype), (u, y, x)
+        return be.cast(be.mean_samples(_sum(be, terms, axes)), u.dtype), (u, y, x)
 
     def backward(  # type: ignore[override]  # the static arguments by name
         self, be: Backend, residuals: Any, cotangent: Array, *, axes: tuple[int, ...]
@@ -150,7 +150,7 @@ class PerturbedLoss(Primitive):
         for axis in sorted(axes, reverse=True):
             g = xp.expand_dims(g, axis=axis)
         a, t = be.cast(be.stop_gradient(u), wide), be.cast(be.stop_gradient(y), wide)
-        to_u = be.cast(g * xp.mean(be.cast(x, wide) - t, axis=0), u.dtype)  # exactly 0 where all are the target
+        to_u = be.cast(g * be.mean_samples(be.cast(x, wide) - t), u.dtype)  # exactly 0 where all are the target
         to_y = be.cast(-g * xp.where(xp.isfinite(a), a, 0.0), y.dtype)
         final = (once(be, back, cotangent, u, y, estimator=self.name) for back in (to_u, to_y))
         return (*final, None, None)

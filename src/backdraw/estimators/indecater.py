@@ -102,7 +102,7 @@ def indecater(f: Function, dist: Distribution | Array, *, samples: int = 1, rng:
     at_draw = xp.broadcast_to(xp.reshape(plain[:s, ...], (s, 1, 1, *batch)), (s, d, 1, *batch))
     plain = xp.concat([at_draw, xp.reshape(plain[s:, ...], (s, d, k - 1, *batch))], axis=2)
     plain = xp.reshape(xp.moveaxis(plain, 1, -1), turned.shape)
-    of_states = xp.mean(xp.take_along_axis(plain, (turns - drawn) % k, axis=1), axis=0)
+    of_states = be.mean_samples(xp.take_along_axis(plain, (turns - drawn) % k, axis=1))
     grads = pullback(be.cast(xp.where(probs > 0, of_states, 0.0), probs.dtype))
     share = xp.take_along_axis(xp.broadcast_to(probs, turned.shape), turned, axis=1) / (s * d)
     share = xp.reshape(share, (s, k, *batch, d))
@@ -114,7 +114,7 @@ def indecater(f: Function, dist: Distribution | Array, *, samples: int = 1, rng:
 @primitive(native=True)
 def weighted(be: Backend, values: Array, weights: Array) -> Array:
     """Sum over the samples under weights that are constants; what has weight 0 adds nothing."""
-    return be.cast(be.xp.sum(weights * be.xp.where(weights > 0, values, 0.0), axis=0), values.dtype)
+    return be.cast(be.sum_samples(weights * be.xp.where(weights > 0, values, 0.0)), values.dtype)
 
 
 weighted.defvjp(

@@ -100,7 +100,7 @@ def perturbed_argmax(
     scale = check_positive("sigma", sigma, be, p.params[0])
     kind = check_noise(noise, p)
     x, z = perturbed(p, kind, scale, samples, rng)
-    y = be.cast(be.sum_samples(be.cast(x, be.wide(x.dtype))) / samples, x.dtype)
+    y = be.mean_samples(x)
     static = {"kind": kind, "axes": p.event_axes(y), "noise_axes": p.event_axes(u)}
     if isinstance(scale, float):
         return _perturbed_argmax(y, u, z, x, **static, sigma=scale)
@@ -159,7 +159,7 @@ class PerturbedArgmax(Primitive):
             worth = xp.sum(worth, axis=axes) if axes else worth
         if n > 1:  # less the mean of the others, and exactly 0 where all are equal
             worth = worth - worth[:1, ...]
-            worth = (worth - xp.mean(worth, axis=0, keepdims=True)) * (n / (n - 1))
+            worth = (worth - be.mean_samples(worth)) * (n / (n - 1))
         sizes = list(z.shape)
         for axis in noise_axes:
             sizes[axis] = 1

@@ -146,5 +146,5 @@ def rloo(f: Function, dist: Distribution | Array, *, samples: int = 2, rng: Any 
     x = draw(p, n, rng)
     values = evaluate(f, x, p)
     plain = constant(p.backend, values)
-    weights = (plain - p.backend.xp.mean(plain, axis=0, keepdims=True)) / (n - 1)
+    weights = (plain - p.backend.mean_samples(plain)) / (n - 1)
     return attach(mean(values), p, p.weighted_score(x, weights, centred=True), estimator="rloo")
