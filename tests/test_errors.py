@@ -305,8 +305,11 @@ def test_log_prob_of_a_wrong_shape(lib: Library) -> None:
         (backdraw.SpanningTree(ones(3)), ones(1)),
         (backdraw.Arborescence(ones(3, 3)), ones(1, 9)),
     ):
-        with pytest.raises(ValueError, match=r"x: expected the shape .*, or more axes in front of it, got"):
-            p.log_prob(x)
+        for f in (p.log_prob, p.score):
+            with pytest.raises(ValueError, match=r"x: expected the shape .*, or more axes in front of it, got"):
+                f(x)
+            with pytest.raises(TypeError, match="x: expected an array, got list"):
+                f([1.0])
 
 
 def test_masked_array() -> None:

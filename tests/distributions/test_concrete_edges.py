@@ -147,3 +147,28 @@ def test_huge_logits(lib: Library, family: Any, dtype: str, t: float) -> None:
     value, more = pulled(lib, lambda l, x: family(l, t).log_prob(x), ones, l, x)
     for out in (value, *grads, *more):
         assert not np.any(np.isnan(lib.to_numpy(out)))
+
+
+# ------------------------------------------------------------------------------------------------------ shapes of values
+@both
+def test_points_broadcast_along_the_batch_alone(lib: Library, family: Any) -> None:
+    x, l = point(family, Z[:1, :1]), LOGITS
+    whole, g = np.broadcast_to(x, l.shape), lib.asarray(G)
+    value, (to_l, to_x) = pulled(lib, lambda l, x: family(l, 0.5).log_prob(x), g, lib.asarray(l), lib.asarray(x))
+    expected, (want_l, want_x) = pulled(lib, lambda l, x: family(l, 0.5).log_prob(x), g, lib.asarray(l), lib.asarray(whole))
+    lib.check(value, lib.to_numpy(expected), rtol=1e-12)
+    lib.check(to_l, lib.to_numpy(want_l), rtol=1e-12)
+    lib.check(to_x, lib.to_numpy(want_x).sum((0, 1), keepdims=True), rtol=1e-12)
+
+
+@both
+@pytest.mark.parametrize("of", ["log_prob", "score"])
+def test_points_of_a_wrong_shape_or_dtype(lib: Library, family: Any, of: str) -> None:
+    f = getattr(family(lib.asarray(LOGITS), 0.5), of)
+    for shape in ((), (1,), (7,), (2, 3, 1)):
+        with pytest.raises(ValueError, match=r"x: expected the shape .*, or more axes in front of it, got"):
+            f(lib.asarray(np.full(shape, 0.5)))
+    with pytest.raises(TypeError, match="x: expected a real floating dtype, got"):
+        f(lib.asarray(np.ones(LOGITS.shape, np.int64)))
+    with pytest.raises(TypeError, match="x: expected an array"):
+        f([0.5, 0.5])

@@ -224,6 +224,8 @@ def _check_number(name: str, value: Any, be: Backend, like: Array) -> float:
 
 def check_value(x: Array, own: tuple[int, ...], *, events: tuple[int, ...] | None = None) -> None:
     """Check that the shape of x ends in `own`; or, but for the axes `events`, in one that broadcasts against it."""
+    if not hasattr(x, "shape"):
+        raise InvalidTypeError(f"x: expected an array, got {type(x).__name__}")
     given = tuple(x.shape)
     tail = given[max(len(given) - len(own), 0) :]
     if tail == own:

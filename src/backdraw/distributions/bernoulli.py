@@ -79,6 +79,7 @@ class Bernoulli(Distribution):
 
     def score(self, x: Array) -> Array:
         """Gradient of ``log_prob(x)`` in the logits: ``x - mean()``."""
+        check_value(x, tuple(self.logits.shape), events=())
         return x - self.stopped().mean()
 
     def mean(self, *, temperature: Any = 1.0, regularizer: str = "entropy") -> Array:

@@ -123,6 +123,7 @@ class Categorical(Distribution):
 
     def score(self, x: Array) -> Array:
         """Gradient of ``log_prob(x)`` in the logits: ``x - sum(x) * mean()``."""
+        check_value(x, tuple(self.logits.shape), events=(self.axis,))
         total = self.backend.xp.sum(x, axis=self.axis, keepdims=True)
         return x - total * self.stopped().mean()
 

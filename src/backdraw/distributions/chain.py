@@ -128,14 +128,18 @@ class Chain(Distribution):
 
     def log_prob(self, x: Array) -> Array:
         """Log-probability of paths `x` of one-hot rows, of the batch shape; differentiable in the utilities and in x."""
-        check_logits(x, name="x")
-        check_value(x, tuple(self.unary.shape))
+        self._check(x)
         return paths.log_prob(self.unary, self.pairwise, x)
 
     def score(self, x: Array) -> tuple[Array, Array]:
         """Gradient of ``log_prob(x)`` in the utilities of states and steps: the counts of x less their means."""
+        self._check(x)
         p = self.stopped()
         return paths.score(p.backend, p.unary, p.pairwise, x)
+
+    def _check(self, x: Array) -> None:
+        check_logits(x, name="x")
+        check_value(x, tuple(self.unary.shape))
 
     def entropy(self) -> Array:
         """Entropy in nats, of the batch shape."""

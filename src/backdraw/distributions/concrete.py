@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 from backdraw import random
 from backdraw.backend import Array
 from backdraw.distributions import relaxed, simplex
-from backdraw.distributions.base import Distribution, check_positive, perturb
+from backdraw.distributions.base import Distribution, check_logits, check_positive, check_value, perturb
 from backdraw.distributions.categories import check_rows
 from backdraw.errors import InvalidValueError
 
@@ -62,6 +62,7 @@ class _Relaxed(Distribution, ABC):
 
     def log_prob(self, x: Array) -> Array:
         """Log-density at `x`, of the batch shape with samples in front; differentiable in the parameters and in x."""
+        self._check(x)
         number, t = _split(self.temperature)
         return relaxed.log_prob(self.utilities, x, t, axis=self.axis, temperature=number, log_space=self.log_space)
 
@@ -70,12 +71,17 @@ class _Relaxed(Distribution, ABC):
 
         If the temperature is an array, a pair: that gradient, and the one in the temperature, of the shape of `log_prob`.
         """
+        self._check(x)
         be, p = self.backend, self.stopped()
         number, t = _split(p.temperature)
         rows = relaxed.Rows(be, p.utilities, x, t, self.axis, number, self.log_space)
         to_logits, _, to_t = rows.pull(be.xp.ones_like(rows.z[..., 0]))
         to_logits = be.cast(simplex.unlast(be, to_logits, self.axis), self.logits.dtype)
         return to_logits if t is None else (to_logits, be.cast(to_t, t.dtype))
+
+    def _check(self, x: Array) -> None:
+        check_logits(x, name="x")
+        check_value(x, tuple(self.logits.shape), events=(self.axis,))
 
     def kl_estimate(self, other: "_Relaxed", noise: Array) -> Array:
         """Mean of ``log p(x) - log q(x)`` over draws x of self made of `noise`, one or more in front; of the batch shape."""

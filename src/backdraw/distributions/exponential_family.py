@@ -100,6 +100,7 @@ class ExponentialFamily(Distribution, ABC):
 
     def score(self, x: Array) -> Array:
         """Gradient of ``log_prob(x)`` in the logits: ``x - mean()``."""
+        check_value(x, tuple(self.logits.shape))
         return x - self.stopped().mean()
 
     def entropy(self) -> Array:

@@ -138,6 +138,7 @@ class PlackettLuce(Distribution):
 
     def score(self, x: Array) -> Array:
         """Gradient of ``log_prob(x)`` in the logits: of each row, one-hot less the probabilities of what is left."""
+        self._check(x)
         return orders.score(self.backend, self.backend.stop_gradient(self.logits), x)
 
     def _check(self, x: Array) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 from backdraw.backend import Array, Backend
 from backdraw.distributions import simplex
 from backdraw.distributions.base import fold
+from backdraw.distributions.elementwise import unbroadcast
 from backdraw.primitive import primitive
 
 
@@ -102,8 +103,7 @@ def _log_prob_vjp(
     logits, x, t = residuals
     rows = Rows(be, logits, x, t, axis, temperature, log_space)
     to_logits, to_x, to_t = rows.pull(be.xp.where(rows.impossible, 0.0, be.cast(g, rows.z.dtype)))
-    to_logits = fold(be, simplex.unlast(be, to_logits, axis), logits)
-    to_x = simplex.unlast(be, to_x, axis)
+    to_logits, to_x = (unbroadcast(be, simplex.unlast(be, to, axis), a.shape) for to, a in ((to_logits, logits), (to_x, x)))
     return _like(be, to_logits, logits), _like(be, to_x, x), _like(be, be.xp.sum(to_t), t)
 
 
@@ -158,7 +158,7 @@ def mean_log_ratio(
     """Mean over the first axis of ``log p(z) - log q(z)``, of logits p and q at temperatures s and t, in log space."""
     of_p, of_q = _pair(be, (z, p, q, s, t), axis, temperatures)
     # Where their live categories differ, neither has weight where the other has: +inf.
-    value = be.xp.mean(be.xp.sum(of_p.terms - of_q.terms, axis=-1), axis=0)
+    value = be.mean_samples(be.xp.sum(of_p.terms - of_q.terms, axis=-1))
     return be.cast(be.xp.where(_apart(of_p, of_q), be.xp.inf, value), p.dtype)
 
 
