@@ -28,7 +28,7 @@ FUNCTIONS = [
 ]  # fmt: skip
 MODULES = [
     "backend", "baselines", "distributions", "errors", "estimators", "gradient", "operations", "random", "schedules",
-    "threefry",
+    "surrogate", "threefry",
 ]  # fmt: skip
 
 ELSEWHERE = ["torch", "jax", "jaxlib", "cupy", "scipy", "sklearn", "matplotlib", "typer", "rich"]

@@ -115,7 +115,8 @@ def fill_rows(body: Callable[..., Any], out: np.ndarray | None, arrays: tuple[np
         out = np.empty(arrays[0].shape, np.result_type(*arrays))
     found = _steps((*arrays, out))
     if found is None:
-        return np.asarray(body(out, *arrays))
+        body(out, *arrays)
+        return out
     (*pieces, target), step, threads = found
 
     def task(i: int) -> None:

@@ -147,6 +147,11 @@ class NumPyBackend(StandardBackend):
             return rows.noisy_softmax(self, out, temperature, self.raw(x), noise)
         return self._filled(rows.noisy_softmax, out, temperature, x, noise)
 
+    def noisy_hardmax(self, x: Array, noise: Array, temperature: float) -> tuple[Array, Array]:
+        """Both in one pass."""
+        hard = np.zeros(noise.shape, noise.dtype)
+        return hard, self._filled(rows.noisy_hardmax, None, temperature, x, noise, hard)
+
     def softmax_vjp(self, y: Array, g: Array, temperature: float = 1.0) -> Array:
         """Pull a cotangent back, in place on each block."""
         if y.size < blocks.BLOCK:
@@ -161,9 +166,12 @@ class NumPyBackend(StandardBackend):
 
     def hardmax(self, x: Array) -> Array:
         """Set the ones among zeros that are never written."""
-        if x.size < blocks.MANY or x.shape[-1] < rows.SHORT:
-            return self.rowwise(rows.hardmax, x)
-        return self.one_hot(self.rowwise(rows.argmax, x), x.shape[-1], x.dtype)
+        x = self.raw(x)
+        out = np.zeros(x.shape, x.dtype)
+        if x.size < blocks.BLOCK:
+            rows.mark_largest(out, x)
+            return out
+        return blocks.fill_rows(rows.mark_largest, out, (x,))
 
     def is_floating(self, dtype: Any) -> bool:
         """Look at the kind."""

@@ -59,25 +59,20 @@ def sum_rows(x: np.ndarray) -> np.ndarray:
     return reduce_rows(np.add, x)
 
 
-def hardmax(be: Backend, x: np.ndarray) -> np.ndarray:  # noqa: ARG001
-    """One-hot of the largest entry of each row; zeros in a row of -inf alone."""
+def mark_largest(out: np.ndarray, x: np.ndarray) -> np.ndarray:
+    """Set ones among the zeros of `out`, at the largest entry of each row unless that is -inf; return these entries."""
     n = x.shape[-1]
     if n < SHORT and x.size >= _MANY:  # argmax takes its time for each row
-        top = reduce_rows(np.maximum, x)
-        hits = x == top
-        if np.isfinite(top).all() and np.count_nonzero(hits) == top.size:  # one in every row
-            return hits.astype(x.dtype)
+        largest = reduce_rows(np.maximum, x)
+        hits = x == largest
+        if np.isfinite(largest).all() and np.count_nonzero(hits) == largest.size:  # one in every row
+            out[...] = hits
+            return largest
     places = x.argmax(-1).reshape(-1)
     places += n * np.arange(places.size)
-    out = np.zeros(x.shape, x.dtype)
-    out.reshape(-1)[places] = x.reshape(-1)[places] != -np.inf
-    return out
-
-
-def argmax(be: Backend, x: np.ndarray) -> np.ndarray:  # noqa: ARG001
-    """Index of the largest entry of each row, on an axis of size 1; the length of a row of -inf alone."""
-    index = x.argmax(-1, keepdims=True)
-    return np.where(np.take_along_axis(x, index, -1) == -np.inf, x.shape[-1], index)
+    largest = x.reshape(-1)[places]
+    out.reshape(-1)[places] = largest != -np.inf
+    return largest.reshape(*x.shape[:-1], 1)
 
 
 @np.errstate(over="ignore")  # huge logits: a difference or quotient may overflow, to where a weight is 0
@@ -92,6 +87,22 @@ def noisy_softmax(be: Backend, out: np.ndarray | None, temperature: float, x: np
     z = np.log(noise, out)
     np.subtract(x, z, z)
     z -= top(be, z)
+    return _shifted_softmax(z, temperature)
+
+
+@np.errstate(over="ignore")
+def noisy_hardmax(
+    be: Backend,
+    out: np.ndarray | None,
+    temperature: float,
+    x: np.ndarray,
+    noise: np.ndarray,
+    hard: np.ndarray,
+) -> np.ndarray:
+    """Do as `noisy_softmax`, and set ones in `hard`, zeros, at what is largest."""
+    z = np.log(noise, out)
+    np.subtract(x, z, z)
+    z -= np.maximum(mark_largest(hard, z), be.lowest(z))
     return _shifted_softmax(z, temperature)
 
 

@@ -17,6 +17,7 @@ from torch._C._functorch import unwrap_if_dead
 from torch.compiler import is_dynamo_compiling
 
 from backdraw.backend import Array, Backend
+from backdraw.distributions import simplex
 from backdraw.errors import InvalidTypeError
 from backdraw.primitive import Primitive
 from backdraw_backends import torch_host, torch_noise
@@ -87,6 +88,23 @@ class TorchBackend(Backend):
             return self.apply(primitive, (hard, soft), {})
         out = soft.clone()
         out.data = hard
+        return out
+
+    def relaxed(self, primitive: Primitive, logits: Array, rng: Any, static: dict[str, Any]) -> Array:
+        """By torch's own operations, where there are few elements and what the calls cost counts."""
+        if is_dynamo_compiling() and rng is None:
+            return _in_graph(logits, not primitive.native, static["axis"], static["temperature"], static["dtype"])
+        if static["axis"] != -1 or static["dtype"] not in NUMPY or not on_host((logits,)) or many(logits) or autocasting():
+            return super().relaxed(primitive, logits, rng, static)
+        noise = torch_noise.noise(self, "exponential", rng, tuple(logits.shape), logits.dtype, logits.device)
+        u = logits - noise.log_()
+        fast = _softmax(u, static["temperature"])
+        soft = super().softmax(u, static["temperature"]) if fast is None else fast
+        if primitive.native:
+            return soft
+        out, u = soft.clone(), u.detach()
+        # Of rows whose softmax is no NaN, the largest entry is finite.
+        out.data = super().hardmax(u) if fast is None else torch.zeros_like(u).scatter_(-1, u.argmax(-1, True), 1.0)
         return out
 
     def stop_gradient(self, x: Array) -> Array:
@@ -180,23 +198,22 @@ class TorchBackend(Backend):
             return super().softmax(x, temperature)
         if many(x) and not recorded((x,)):
             return by_numpy(on_numpy.softmax, x, temperature=temperature)
-        return self._softmax(x, temperature)
+        y = _softmax(x, temperature)
+        return super().softmax(x, temperature) if y is None else y
 
     def noisy_softmax(self, x: Array, noise: Array, temperature: float) -> Array:
         """Likewise."""
         if not on_host((x,)):
             return super().noisy_softmax(x, noise, temperature)
-        if not many(x):  # else the rule may want the noise again
-            return self._softmax(x - noise.log_(), temperature)
-        if recorded((x, noise)):
-            return self._softmax(x - noise.log(), temperature)
+        if not many(x) or recorded((x, noise)):
+            return self.softmax(x - noise.log(), temperature)
         return by_numpy(on_numpy.noisy_softmax, x, noise, temperature=temperature)
 
-    def _softmax(self, x: Array, temperature: float) -> Array:
-        y = torch.softmax(x if temperature == 1.0 else x / _scalar(temperature, x.dtype), -1)
-        # Equal to itself, but for a NaN: a row of -inf alone, or finite logits too large to divide. It fills the whole row.
-        seen = y if y.numel() < WORDS else y.detach()[..., 0]
-        return y if seen.equal(seen) else super().softmax(x, temperature)
+    def noisy_hardmax(self, x: Array, noise: Array, temperature: float) -> tuple[Array, Array]:
+        """NumPy's where faster."""
+        if numpy_wins(x) and free((x, noise)):
+            return by_numpy(on_numpy.noisy_hardmax, x, noise, temperature=temperature)
+        return super().noisy_hardmax(x, noise, temperature)
 
     def hardmax(self, x: Array) -> Array:
         """Torch's own kernels; NumPy's where faster."""
@@ -221,6 +238,10 @@ class TorchBackend(Backend):
     def cast(self, x: Array, dtype: Any) -> Array:
         """Torch's own conversion, which leaves `x` alone where it has the dtype."""
         return x.to(dtype)
+
+    def wide(self, dtype: Any) -> Any:
+        """Ask for the size."""
+        return dtype if dtype.itemsize >= 4 else torch.float32
 
     def lowest(self, x: Array) -> float:
         """Ask torch."""
@@ -288,11 +309,30 @@ class TorchBackend(Backend):
         return tuple(x.unbind()) if traced else tuple(x.tolist())
 
 
+def _softmax(x: Array, temperature: float) -> Array | None:
+    """Return torch's own softmax of rows, or None where it has a NaN."""
+    y = torch.softmax(x if temperature == 1.0 else x / _scalar(temperature, x.dtype), -1)
+    # Equal to itself, but for a NaN: a row of -inf alone, or finite logits too large to divide. It fills the whole row.
+    seen = y if y.numel() < WORDS else y.detach()[..., 0]
+    return y if seen.equal(seen) else None
+
+
 @lru_cache(64)
 def _scalar(x: float, dtype: Any) -> Array:
     """Return a number as a tensor, which torch would make of it anew in every operation."""
     with torch.inference_mode(False):
         return torch.tensor(x, dtype=dtype, device="cpu")
+
+
+@torch.compiler.allow_in_graph
+def _in_graph(logits: Array, hard: bool, axis: int, temperature: float, dtype: Any) -> Array:
+    """One operation to torch.compile, which checks at every call whether anything that it traced into has changed."""
+    primitive = simplex.vertex if hard else simplex.relaxed
+    static = {"axis": axis, "temperature": temperature, "dtype": dtype}
+    if transforms_active():
+        return Backend.relaxed(backend, primitive, logits, None, static)
+    noise = backend.noise("exponential", None, tuple(logits.shape), backend.wide(logits.dtype), logits.device)
+    return apply_eagerly(backend, primitive, static, logits, noise)[0]
 
 
 backend = TorchBackend()

@@ -83,9 +83,9 @@ class _Eager(torch.autograd.Function):
                 break
         ctx.be, ctx.primitive, ctx.static, ctx.places, ctx.count = be, primitive, static, places, len(arrays)
         ctx.set_materialize_grads(False)
-        kept = [*arrays, out]
-        if not any(y.is_floating_point() for y in extra):  # no residual has a derivative: nothing is computed again
-            kept = [a if i in places else None for i, a in enumerate(kept)]
+        # The arrays, where a residual has a derivative and may be computed again. The output is the user's to write to.
+        again = any(y.is_floating_point() for y in extra)
+        kept = [a if i in places or (again and i < len(arrays)) else None for i, a in enumerate((*arrays, out))]
         ctx.save_for_backward(*kept, *extra)
         return (out, *extra)
 

@@ -56,6 +56,12 @@ class Backend(Operations, ABC):
         """``primitive(hard, soft)``, which has the value of `hard` and the gradient of `soft`."""
         return self.apply(primitive, (hard, soft), {})
 
+    def relaxed(self, primitive: "Primitive", logits: Array, rng: Any, static: dict[str, Any]) -> Array:
+        """``primitive(logits, noise, **static)`` of exponential noise: the relaxed draw, or the vertex with its gradient."""
+        # Gumbel noise is minus the logarithm of exponentials: taken there, it needs no pass of its own to be negated.
+        noise = self.noise("exponential", rng, tuple(logits.shape), self.wide(logits.dtype), self.device(logits))
+        return self.apply(primitive, (logits, noise), static)
+
     @abstractmethod
     def stop_gradient(self, x: Array) -> Array:
         """Return the same values, with no gradient."""
@@ -112,7 +118,10 @@ class Backend(Operations, ABC):
 
 
 # -------------------------------------------------------------------------------------------- whose array is it?
-_BY_TYPE: dict[type, Backend] = {}
+# Under numbers, the backends, and of each type of arrays the number: torch.compile takes that for a constant, and has the
+# dictionary of backends to check at every call, not the types in it too.
+_NUMBERS: dict[type, int] = {}
+_BACKENDS: dict[int, Backend] = {}
 
 
 def backend_of(*arrays: Array) -> Backend:
@@ -137,8 +146,8 @@ def backend_of(*arrays: Array) -> Backend:
     for x in arrays:
         if x is None:
             continue
-        _meet(type(x))
-        be = _BY_TYPE.get(type(x)) or _learn(x)
+        number = _meet(type(x))
+        be = _learn(x) if number is None else _BACKENDS[number]
         if found is not None and be is not found:
             names = ", ".join(f"{type(a).__module__.partition('.')[0]} {type(a).__name__}" for a in arrays if a is not None)
             raise InvalidTypeError(f"all arrays must belong to one framework, got: {names}")
@@ -196,10 +205,16 @@ def _adapter_path(name: str) -> str:
     raise BackendError(f"backend: expected one of {known}, got {name!r}")
 
 
-def _meet(kind: type) -> None:
-    """Load the adapter of the framework of a type not seen before, if there is one."""
-    if kind not in _BY_TYPE:
+def _meet(kind: type) -> int | None:
+    """Return the number of the backend of a type, whose adapter is loaded if need be; None of a type not seen before."""
+    if kind not in _NUMBERS:
         _load(kind.__module__.partition(".")[0])
+    return _NUMBERS.get(kind)
+
+
+def _enlist(kind: type, be: Backend) -> None:
+    _NUMBERS[kind] = id(be)
+    _BACKENDS[id(be)] = be
 
 
 def _load(root: str) -> None:
@@ -207,7 +222,7 @@ def _load(root: str) -> None:
     root = {"jaxlib": "jax"}.get(root, root)
     if root in sys.modules and (root in OURS or any(e.name == root for e in _entry_points())):
         for array_type in adapter(root).backend.array_types():
-            _BY_TYPE[array_type] = adapter(root).backend
+            _enlist(array_type, adapter(root).backend)
 
 
 def load_imported() -> None:
@@ -249,5 +264,5 @@ def _learn(x: Array) -> Backend:
                 f"expected an array of NumPy, CuPy, PyTorch, JAX or another Array API library, got {type(x).__name__}"
             )
         be = importlib.import_module(f"{PACKAGE}.standard").backend_for(x)
-    _BY_TYPE[type(x)] = be
+    _enlist(type(x), be)
     return be

@@ -135,6 +135,11 @@ class Operations:
         """`softmax` of ``x - log(noise)``, where the noise belongs to nobody: its memory may be used."""
         return self.rowwise(_noisy_softmax, x, noise, temperature=temperature)
 
+    def noisy_hardmax(self, x: Array, noise: Array, temperature: float) -> tuple[Array, Array]:
+        """Return the `hardmax` of ``x - log(noise)`` and its softmax, of which alone a framework may know a derivative."""
+        u = x - self.xp.log(noise)
+        return self.hardmax(self.stop_gradient(u)), self.softmax(u, temperature)
+
     def softmax_vjp(self, y: Array, g: Array, temperature: float = 1.0) -> Array:
         """Pull a cotangent of ``y = softmax(x, temperature)`` back to x."""
         return self.rowwise(_softmax_vjp, y, g, temperature=temperature)

@@ -20,6 +20,20 @@ def test_hardmax(lib: Library, shape: tuple[int, ...]) -> None:
         lib.check(lib.be.hardmax(lib.asarray(u)), np.asarray(first & live, u.dtype), rtol=0)
 
 
+@pytest.mark.parametrize("shape", [(5,), (6, 10), (2, 3000, 7), (90, 1000), (2, 5, 120_000)])
+def test_noisy_hardmax(lib: Library, shape: tuple[int, ...]) -> None:
+    x, noise = RNG.normal(size=shape), RNG.exponential(size=shape)
+    x.reshape(-1, shape[-1])[0, 1:] = -np.inf
+    if x.ndim > 1:
+        x.reshape(-1, shape[-1])[1] = -np.inf
+    u = x - np.log(noise)
+    first = np.argmax(u, -1)[..., None] == np.arange(shape[-1])
+    e = np.exp((u - np.maximum(u.max(-1, keepdims=True), -1e300)) / 0.7)
+    hard, soft = lib.be.noisy_hardmax(lib.asarray(x), lib.asarray(noise), 0.7)
+    lib.check(hard, (first & (u.max(-1, keepdims=True) > -np.inf)).astype(u.dtype), rtol=0)
+    lib.check(soft, e / np.maximum(e.sum(-1, keepdims=True), 0.5), rtol=1e-12)
+
+
 @pytest.mark.parametrize("shape", [(1, 3), (3000, 8, 4), (7, 30_000)])
 def test_sum_of(lib: Library, shape: tuple[int, ...]) -> None:
     x, w = RNG.normal(size=shape), RNG.normal(size=(*shape[:-1], 1))

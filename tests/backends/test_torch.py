@@ -224,6 +224,46 @@ def test_compile_with_own_generator(backend: str) -> None:
     assert t.grad.abs() > 0
 
 
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("axis", [-1, 0])
+@pytest.mark.parametrize("backend", ["eager", "aot_eager"])
+def test_compiled_draws_have_the_gradient_of_the_softmax(backend: str, axis: int, dtype: str) -> None:
+    torch._dynamo.reset()
+    x, g = X.to(getattr(torch, dtype)), torch.cos(X).to(getattr(torch, dtype))
+
+    def run(*, hard: bool) -> tuple[Any, Any]:
+        compiled = torch.compile(
+            lambda x: backdraw.gumbel_softmax(x, temperature=0.5, axis=axis, hard=hard), fullgraph=True, backend=backend
+        )
+        torch.manual_seed(3)
+        out = compiled(at := leaf(x))
+        return out.detach(), torch.autograd.grad(out, at, g)[0]
+
+    (soft, of_soft), (hard, of_hard) = run(hard=False), run(hard=True)
+    assert torch.equal(hard, (soft == soft.amax(axis, True)).to(x.dtype))
+    tolerance = {} if dtype == "float32" else {"rtol": 0.03, "atol": 0.03}
+    for found in (of_soft, of_hard):
+        torch.testing.assert_close(found, soft * (g - (soft * g).sum(axis, True)) / 0.5, **tolerance)
+
+
+def test_transforms_inside_compile() -> None:
+    torch._dynamo.reset()
+    w = torch.arange(4.0, dtype=X.dtype)
+
+    def loss(x: Any) -> Any:
+        y = backdraw.gumbel_softmax(x, temperature=0.5)
+        return (y * w).sum(), y
+
+    @torch.compile(fullgraph=True, backend="aot_eager")
+    def step(x: Any) -> Any:
+        hard = torch.func.vmap(lambda x: backdraw.gumbel_softmax(x, hard=True), randomness="different")(x)
+        return torch.func.grad(loss, has_aux=True)(x), hard
+
+    (grad, y), hard = step(X)
+    torch.testing.assert_close(grad, y * (w - (y * w).sum(-1, True)) / 0.5)
+    assert torch.equal(hard.sort(-1).values, torch.tensor([0.0, 0, 0, 1]).expand(3, 4).to(X.dtype))
+
+
 @pytest.mark.parametrize("rng", [None, KEY], ids=["torch", "key"])
 def test_compile_serves_other_shapes(rng: Any) -> None:
     # From the second shape on, torch.compile traces with symbolic sizes.
@@ -289,6 +329,19 @@ def test_second_derivative_under_compile_is_an_error_and_no_zero() -> None:
     (grad,) = torch.autograd.grad((out**2).sum(), x, create_graph=True)
     with pytest.raises(RuntimeError):
         grad.sum().backward()
+
+
+@pytest.mark.parametrize("n", [4, 300_000], ids=["few", "many"])
+def test_second_derivative_of_a_hard_draw_is_that_of_the_relaxed_one(n: int) -> None:
+    def second(*, hard: bool) -> Any:
+        x = X[:1].expand(n, 4).clone().requires_grad_()
+        y = backdraw.gumbel_softmax(x, temperature=0.7, hard=hard, rng=KEY)
+        (grad,) = torch.autograd.grad(y, x, torch.linspace(-1, 1, 4).to(X.dtype).expand(n, 4), create_graph=True)
+        return torch.autograd.grad(grad.square().sum(), x)[0]
+
+    expected = second(hard=False)
+    assert expected.abs().max() > 0.1
+    torch.testing.assert_close(second(hard=True), expected)
 
 
 def test_half_precision_backward() -> None:

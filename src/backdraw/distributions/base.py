@@ -9,6 +9,7 @@ from backdraw import random
 from backdraw.backend import Array, Backend, backend_of
 from backdraw.errors import InvalidTypeError, InvalidValueError, NotOfferedError
 from backdraw.primitive import primitive
+from backdraw.surrogate import surrogate
 
 # What an estimator may need of a distribution, with what to say when it is missing.
 NEEDS = {
@@ -124,9 +125,11 @@ class Distribution:
         """Return what `perturb` makes of fresh noise; for those whose noise is added to their utilities."""
         return self.backend.apply(perturb, (self.utilities, self.perturb_noise(rng)), {"fresh": True})  # type: ignore[attr-defined]
 
-    def relaxed_draw(self, rng: Any, temperature: Any, regularizer: str) -> Array:
-        """Return what `relax` makes of fresh random utilities."""
-        return self.relax(self.perturbed(rng), temperature, regularizer)  # type: ignore[attr-defined]
+    def relaxed_draw(self, rng: Any, temperature: Any, regularizer: str, *, hard: bool = False) -> Array:
+        """Return what `relax` makes of fresh random utilities, or their argmax with its gradient."""
+        u = self.perturbed(rng)
+        soft = self.relax(u, temperature, regularizer)  # type: ignore[attr-defined]
+        return surrogate(self.backend, self.argmax(u), soft) if hard else soft  # type: ignore[attr-defined]
 
     def log_prob_of_mean(self, x: Array) -> Array:
         """`log_prob`, continued linearly to means of values."""

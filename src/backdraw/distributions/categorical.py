@@ -180,14 +180,16 @@ class Categorical(Distribution):
         """Cotangent g of utilities u, back to the logits, less that of utilities given their argmax x; summed over samples."""
         return (gumbels.pull_given_argmax(self.backend, self.utilities, u, g, axis=self.axis),)
 
-    def relaxed_draw(self, rng: Any, temperature: Any, regularizer: str) -> Array:
-        """Return what `relax` makes of fresh random utilities; the softmax in one go with the noise."""
+    def relaxed_draw(self, rng: Any, temperature: Any, regularizer: str, *, hard: bool = False) -> Array:
+        """Do as the base class; with the softmax in one go with the noise, and with the argmax."""
         if regularizer != "entropy" or not isinstance(temperature, float):
-            return super().relaxed_draw(rng, temperature, regularizer)
-        static = {"axis": self.axis, "temperature": temperature, "dtype": self.logits.dtype}
-        # Gumbel noise is minus the logarithm of exponentials: taken there, it needs no pass of its own to be negated.
-        noise = random.noise(self.backend, "exponential", rng, tuple(self.logits.shape), self.logits)
-        return self.backend.apply(simplex.relaxed, (self.utilities, noise), static)
+            return super().relaxed_draw(rng, temperature, regularizer, hard=hard)
+        return self.backend.relaxed(
+            simplex.vertex if hard else simplex.relaxed,
+            self.utilities,
+            rng,
+            {"axis": self.axis, "temperature": temperature, "dtype": self.logits.dtype},
+        )
 
     def argmax(self, utilities: Array) -> Array:
         """One-hot vector of the largest utility, the first of equals; no gradient."""

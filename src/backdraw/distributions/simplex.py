@@ -172,6 +172,21 @@ def _relaxed_fwd(be: Backend, logits: Array, noise: Array, *, axis: int, tempera
 relaxed.defvjp(_relaxed_fwd, lambda be, residuals, g, **static: (*_softmax_vjp(be, residuals, g, **static), None))
 
 
+@primitive(symmetric=True, rows=True)
+def vertex(be: Backend, logits: Array, noise: Array, *, axis: int, temperature: float, dtype: Any) -> Array:
+    """One-hot vector of the largest of logits - log(noise) along an axis, with the gradient of `relaxed`."""
+    return _vertex_fwd(be, logits, noise, axis=axis, temperature=temperature, dtype=dtype)[0]
+
+
+def _vertex_fwd(be: Backend, logits: Array, noise: Array, *, axis: int, temperature: float, dtype: Any) -> tuple[Array, Any]:
+    u = last(be, be.cast(logits, noise.dtype), axis)
+    x, y = (unlast(be, z, axis) for z in be.noisy_hardmax(u, last(be, noise, axis), temperature))
+    return be.cast(x, dtype), (y, None if logits.dtype == y.dtype else logits)
+
+
+vertex.defvjp(_vertex_fwd, relaxed.backward)
+
+
 def _log_softmax(be: Backend, logits: Array, axis: int) -> Array:
     u = last(be, be.cast(logits, be.wide(logits.dtype)), axis)
     return unlast(be, be.rowwise(log_softmax_of_rows, u), axis)

@@ -8,8 +8,8 @@ from typing import Any
 
 from backdraw.backend import Array, Backend, backend_of
 from backdraw.errors import InvalidTypeError, InvalidValueError
-from backdraw.estimators.surrogate import once, refusing
 from backdraw.primitive import Primitive, Residuals, primitive
+from backdraw.surrogate import once, refusing
 
 Function = Callable[[Array], Array]
 

@@ -8,8 +8,8 @@ from backdraw.errors import InvalidTypeError, InvalidValueError
 from backdraw.estimators.arguments import as_distribution, check_positive
 from backdraw.estimators.expectation import check_samples
 from backdraw.estimators.perturbed_argmax import check_noise, perturbed, scale_of
-from backdraw.estimators.surrogate import once
 from backdraw.primitive import Primitive, primitive
+from backdraw.surrogate import once
 
 
 def fenchel_young(

@@ -9,7 +9,7 @@ from backdraw.distributions import Distribution
 from backdraw.errors import InvalidTypeError, InvalidValueError
 from backdraw.estimators.arguments import as_distribution, check_positive
 from backdraw.estimators.registry import register
-from backdraw.estimators.surrogate import surrogate
+from backdraw.surrogate import surrogate
 
 
 @register(

@@ -8,8 +8,8 @@ from backdraw.distributions import Distribution
 from backdraw.estimators.arguments import as_distribution, check_positive
 from backdraw.estimators.expectation import check_samples
 from backdraw.estimators.registry import register
-from backdraw.estimators.surrogate import once
 from backdraw.primitive import Primitive
+from backdraw.surrogate import once
 
 
 @register(

@@ -9,8 +9,8 @@ from backdraw.distributions.base import check_logits
 from backdraw.errors import InvalidTypeError
 from backdraw.estimators.arguments import as_distribution, check_positive
 from backdraw.estimators.registry import register
-from backdraw.estimators.surrogate import once
 from backdraw.primitive import Primitive
+from backdraw.surrogate import once
 
 
 @register(

@@ -9,8 +9,8 @@ from backdraw.errors import InvalidValueError
 from backdraw.estimators.arguments import as_distribution, check_positive
 from backdraw.estimators.expectation import check_samples
 from backdraw.estimators.registry import register
-from backdraw.estimators.surrogate import once
 from backdraw.primitive import Primitive
+from backdraw.surrogate import once
 
 # Of noise with the density exp(-nu(z)): the derivative of nu, which has mean 0.
 SCORES = {

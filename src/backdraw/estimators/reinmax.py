@@ -7,8 +7,8 @@ from backdraw.backend import Array, Backend
 from backdraw.distributions import Distribution
 from backdraw.estimators.arguments import as_distribution, check_positive
 from backdraw.estimators.registry import register
-from backdraw.estimators.surrogate import once
 from backdraw.primitive import Primitive
+from backdraw.surrogate import once
 
 _LARGE = 1 << 20  # elements
 

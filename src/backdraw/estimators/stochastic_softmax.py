@@ -6,7 +6,7 @@ from backdraw.backend import Array
 from backdraw.distributions import Distribution
 from backdraw.estimators.arguments import as_distribution, check_positive
 from backdraw.estimators.registry import register
-from backdraw.estimators.surrogate import surrogate
+from backdraw.surrogate import surrogate
 
 _STATED: dict[str, Any] = {
     "kind": "draw", "gradient": "biased", "differentiable_f": True, "domain": "discrete",
@@ -93,12 +93,9 @@ def stochastic_softmax(
 def relaxed_draw(p: Any, temperature: Any, backward_temperature: Any, regularizer: str, hard: bool, rng: Any) -> Array:
     """Return the relaxed draw of a distribution that has one, or the vertex with its gradient."""
     t = check_positive("temperature", temperature, p.backend, p.logits)
-    if backward_temperature is None and not hard:
-        return p.relaxed_draw(rng, t, regularizer)
-    if backward_temperature is not None:
-        t_back = check_positive("backward_temperature", backward_temperature, p.backend, p.logits)
-    u = p.perturbed(rng)
     if backward_temperature is None:
-        return surrogate(p.backend, p.argmax(u), p.relax(u, t, regularizer))
+        return p.relaxed_draw(rng, t, regularizer, hard=hard)
+    t_back = check_positive("backward_temperature", backward_temperature, p.backend, p.logits)
+    u = p.perturbed(rng)
     value = p.argmax(u) if hard else p.backend.stop_gradient(p.relax(u, t, regularizer))
     return surrogate(p.backend, value, p.relax(u, t_back, regularizer))

@@ -6,7 +6,7 @@ from backdraw.backend import Array
 from backdraw.distributions import Distribution
 from backdraw.estimators.arguments import as_distribution, check_positive
 from backdraw.estimators.registry import register
-from backdraw.estimators.surrogate import surrogate
+from backdraw.surrogate import surrogate
 
 
 @register(
