@@ -142,15 +142,14 @@ class NumPyBackend(StandardBackend):
     def noisy_softmax(self, x: Array, noise: Array, temperature: float) -> Array:
         """Likewise, in the memory of the noise where it has rows."""
         noise = self.raw(noise)
-        out = noise if noise.flags.carray else None
-        if noise.size < blocks.BLOCK:
-            return rows.noisy_softmax(self, out, temperature, self.raw(x), noise)
-        return self._filled(rows.noisy_softmax, out, temperature, x, noise)
+        return self._filled(rows.noisy_softmax, noise if noise.flags.carray else None, temperature, x, noise)
 
     def noisy_hardmax(self, x: Array, noise: Array, temperature: float) -> tuple[Array, Array]:
-        """Both in one pass."""
+        """Both in one pass; the softmax likewise."""
+        noise = self.raw(noise)
         hard = np.zeros(noise.shape, noise.dtype)
-        return hard, self._filled(rows.noisy_hardmax, None, temperature, x, noise, hard)
+        soft = self._filled(rows.noisy_hardmax, noise if noise.flags.carray else None, temperature, x, noise, hard)
+        return hard, soft
 
     def softmax_vjp(self, y: Array, g: Array, temperature: float = 1.0) -> Array:
         """Pull a cotangent back, in place on each block."""

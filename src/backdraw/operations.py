@@ -136,7 +136,7 @@ class Operations:
         return self.rowwise(_noisy_softmax, x, noise, temperature=temperature)
 
     def noisy_hardmax(self, x: Array, noise: Array, temperature: float) -> tuple[Array, Array]:
-        """Return the `hardmax` of ``x - log(noise)`` and its softmax, of which alone a framework may know a derivative."""
+        """Return the `hardmax` of ``x - log(noise)`` and its `softmax`, for which the memory of the noise may be used."""
         u = x - self.xp.log(noise)
         return self.hardmax(self.stop_gradient(u)), self.softmax(u, temperature)
 

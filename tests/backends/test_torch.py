@@ -331,12 +331,16 @@ def test_second_derivative_under_compile_is_an_error_and_no_zero() -> None:
         grad.sum().backward()
 
 
+@pytest.mark.parametrize("axis", [-1, 0])
 @pytest.mark.parametrize("n", [4, 300_000], ids=["few", "many"])
-def test_second_derivative_of_a_hard_draw_is_that_of_the_relaxed_one(n: int) -> None:
+def test_second_derivative_of_a_hard_draw_is_that_of_the_relaxed_one(n: int, axis: int) -> None:
+    shape = (n, 4) if axis == -1 else (4, n)
+    start, g = (torch.randn(shape, generator=torch.Generator().manual_seed(i), dtype=X.dtype) for i in (0, 1))
+
     def second(*, hard: bool) -> Any:
-        x = X[:1].expand(n, 4).clone().requires_grad_()
-        y = backdraw.gumbel_softmax(x, temperature=0.7, hard=hard, rng=KEY)
-        (grad,) = torch.autograd.grad(y, x, torch.linspace(-1, 1, 4).to(X.dtype).expand(n, 4), create_graph=True)
+        x = leaf(start)
+        y = backdraw.gumbel_softmax(x, temperature=0.7, hard=hard, axis=axis, rng=KEY)
+        (grad,) = torch.autograd.grad(y, x, g, create_graph=True)
         return torch.autograd.grad(grad.square().sum(), x)[0]
 
     expected = second(hard=False)

@@ -181,10 +181,26 @@ def vertex(be: Backend, logits: Array, noise: Array, *, axis: int, temperature: 
 def _vertex_fwd(be: Backend, logits: Array, noise: Array, *, axis: int, temperature: float, dtype: Any) -> tuple[Array, Any]:
     u = last(be, be.cast(logits, noise.dtype), axis)
     x, y = (unlast(be, z, axis) for z in be.noisy_hardmax(u, last(be, noise, axis), temperature))
-    return be.cast(x, dtype), (y, None if logits.dtype == y.dtype else logits)
+    return be.cast(x, dtype), (y, logits)
 
 
-vertex.defvjp(_vertex_fwd, relaxed.backward)
+def _vertex_vjp(be: Backend, residuals: Any, g: Array, **static: Any) -> tuple[Array | None, ...]:
+    y, logits = residuals
+    if not be.refuses_second_derivatives():  # y may lie where the noise was: nothing can compute it again
+        y = be.apply(_known, (logits, be.stop_gradient(y)), static)
+    return (*_softmax_vjp(be, (y, None if logits.dtype == y.dtype else logits), g, **static), None)
+
+
+vertex.defvjp(_vertex_fwd, _vertex_vjp)
+
+
+@primitive(symmetric=True)
+def _known(be: Backend, logits: Array, y: Array, **static: Any) -> Array:  # noqa: ARG001
+    """Return y, the relaxed draw that the logits gave, with its derivative in them."""
+    return y
+
+
+_known.defvjp(lambda be, logits, y, **static: (y, (y, logits)), _vertex_vjp)  # noqa: ARG005
 
 
 def _log_softmax(be: Backend, logits: Array, axis: int) -> Array:
