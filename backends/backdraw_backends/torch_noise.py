@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 import torch
 from torch._C import _are_functorch_transforms_active as transforms_active
+from torch._C import _is_tracing as is_tracing
+from torch.compiler import is_dynamo_compiling, is_exporting
 
 from backdraw import random
 from backdraw.backend import Array, Backend
@@ -19,6 +21,7 @@ from backdraw_backends.torch_by_numpy import WORDS, by_numpy, traced
 
 # A quarter of what torch's uniforms are multiples of: as their bound it takes 0 out, and rounds nothing up to 1.
 _LEAST = {torch.float32: 2.0**-26, torch.float64: 2.0**-55}
+_FILLED = {torch.uint32: (0, 1 << 32), torch.int32: (-(1 << 31), 1 << 31), torch.int64: (-(1 << 63), (1 << 63) - 1)}
 _CPU = torch.device("cpu")  # to compare with it costs nothing; the type is a string that torch makes anew each time
 
 
@@ -34,8 +37,7 @@ def noise(be: Backend, kind: str, rng: Any, shape: tuple[int, ...], dtype: Any, 
         return transform(torch, *uniform_of_words(be, found, dtype).unbind())
     source = None if rng is None else generator(be, rng, device)
     if not eager or transforms_active():
-        found = _randint(source, (planes, *shape), device)
-        return transform(torch, *uniform_of_words(be, found, dtype).unbind())
+        return transform(torch, *_traced_uniform(source, (planes, *shape), dtype, device).unbind())
     if n >= WORDS:
         return _on_host(kind, host_noise.seeded_source(_randint(source, (4,), device).tolist()), shape, dtype)
     if kind == "normal":
@@ -68,9 +70,28 @@ def words(be: Backend, rng: Any, n: int, device: Any) -> Array:
     return _randint(generator(be, rng, device), (n,), device)
 
 
-def _randint(source: torch.Generator | None, shape: tuple[int, ...], device: Any) -> Array:
+def _randint(source: torch.Generator | None, shape: tuple[int, ...], device: Any, dtype: Any = torch.uint32) -> Array:
+    """Numbers that fill a dtype, in int64 if that is uint32; the largest of int64 is out of `randint`'s reach."""
+    low, high = _FILLED[dtype]
     # Traced sizes go with generator=None in no signature of randint: leave it out.
-    return torch.randint(0, 1 << 32, shape, device=device, **({} if source is None else {"generator": source}))
+    given = {} if source is None else {"generator": source}
+    return torch.randint(low, high, shape, dtype=torch.int32 if dtype == torch.int32 else torch.int64, device=device, **given)
+
+
+def _traced_uniform(source: torch.Generator | None, shape: tuple[int, ...], dtype: Any, device: Any) -> Array:
+    """Do as `uniform_of_words`, on words with a sign: a compiler's conversion of wider integers costs as much as all else."""
+    n, k = math.prod(shape), shape[-1]
+    # To compare a symbol is to compile for sizes on the same side alone: dynamo shows it as an int, and to torch.export even
+    # the odd ones would be on another side than the even ones. torch.jit.trace cannot view in another dtype.
+    free = not (is_dynamo_compiling() or transforms_active() or is_tracing()) and (type(k) is int or not is_exporting())
+    if free and (type(n) is not int or n >= WORDS):
+        # Two words of each number: a compiler makes every one anew, at the cost of four.
+        words = _randint(source, (*shape[:-1], (k + 1) // 2), device, torch.int64).view(torch.int32)[..., :k]
+    else:
+        words = _randint(source, shape, device, torch.int32)
+    u = (words.to(dtype) + 0.5) * 2.0**-32
+    u = torch.where(u < 0, u + 1.0, u)
+    return u if dtype == torch.float64 else torch.clamp_max(u, 1.0 - 2.0**-24)
 
 
 def _on_host(kind: str, source: Any, shape: tuple[int, ...], dtype: Any) -> Array:

@@ -10,6 +10,7 @@ from user_primitives import cube, exp, looped, power, scaled, soft, sort, x_sin
 import backdraw
 
 torch: Any = pytest.importorskip("torch")
+torch_noise: Any = pytest.importorskip("backdraw_backends.torch_noise")
 pytestmark = [
     pytest.mark.needs("torch"),
     pytest.mark.filterwarnings(r"ignore:[\s\S]*torch\.jit\.script:DeprecationWarning"),  # torch's own, in jvp
@@ -282,15 +283,55 @@ def test_compile_serves_other_shapes(rng: Any) -> None:
         assert x.grad.shape == shape
 
 
-def test_compiled_law() -> None:
+@pytest.mark.parametrize("backend", ["eager", "aot_eager"])
+def test_compiled_law(backend: str) -> None:
     torch._dynamo.reset()
-    p = torch.tensor([0.1, 0.2, 0.3, 0.4])
-    logits = p.log().expand(50_000, 4).contiguous()
+    p = torch.tensor([0.1, 0.2, 0.3, 0.25, 0.15])
+    logits = p.log().expand(50_000, 5).contiguous()
     torch.manual_seed(1)
-    for f in (backdraw.draw, backdraw.gumbel_max):
-        count = torch.compile(f, fullgraph=True, backend="eager")(logits).sum(0)
+    for f in (backdraw.draw, backdraw.gumbel_max, lambda x: backdraw.gumbel_softmax(x, hard=True)):
+        count = torch.compile(f, fullgraph=True, backend=backend)(logits).sum(0)
         z = (count - 50_000 * p) / (50_000 * p * (1 - p)).sqrt()
         assert z.abs().max() < 5
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("shape", [(40, 50), (1, 301, 101)], ids=["few", "many"])
+def test_traced_uniforms(shape: tuple[int, ...], dtype: str) -> None:
+    u = torch_noise._traced_uniform(torch.Generator().manual_seed(2), shape, getattr(torch, dtype), "cpu")
+    assert u.shape == shape
+    assert u.dtype == getattr(torch, dtype)
+    v = u.flatten().double().sort().values
+    distance = (v - (torch.arange(len(v)) + 0.5) / len(v)).abs().max()  # Kolmogorov's
+    assert distance * len(v) ** 0.5 < 2.2
+    halves = u[..., : shape[-1] // 2 * 2].reshape(-1, 2).T.double()  # of one number, where there are many
+    assert torch.corrcoef(halves)[0, 1].abs() < 5 / halves.shape[1] ** 0.5
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_traced_uniforms_of_all_words_lie_inside(dtype: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    words = torch.tensor([0, 1, 2**31 - 1, -(2**31), -2, -1], dtype=torch.int32)
+    monkeypatch.setattr(torch_noise, "_randint", lambda *_: words)
+    u = torch_noise._traced_uniform(None, (6,), getattr(torch, dtype), "cpu")
+    expected = torch.tensor([0.5, 1.5, 2**31 - 0.5, 2**31 + 0.5, 2**32 - 1.5, 2**32 - 0.5], dtype=torch.float64) / 2**32
+    torch.testing.assert_close(u.double(), expected, rtol=1.3e-7, atol=0)
+    assert u.min() > 0
+    assert u.max() < 1
+
+
+@pytest.mark.parametrize("strict", [True, False])
+@pytest.mark.parametrize("free", [(0,), (0, 1)], ids=["rows", "both"])
+def test_export_of_draws_with_free_sizes(strict: bool, free: tuple[int, ...]) -> None:
+    class Drawn(torch.nn.Module):
+        def forward(self, x: Any) -> Any:
+            return backdraw.gumbel_softmax(x), backdraw.gumbel_softmax(x, hard=True)
+
+    sizes = {i: torch.export.Dim(f"size{i}", min=2) for i in free}
+    program = torch.export.export(Drawn(), (torch.zeros(6, 5),), dynamic_shapes=(sizes,), strict=strict).module()
+    for shape in ((3, 5), (7, 5 if len(free) == 1 else 4), (5000, 5)):
+        for y in program(torch.zeros(shape)):
+            torch.testing.assert_close(y.sum(-1), torch.ones(shape[0]))
+            assert y.shape == shape
 
 
 def test_cold_first_call_inside_compile() -> None:
