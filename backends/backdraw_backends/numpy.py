@@ -142,7 +142,10 @@ class NumPyBackend(StandardBackend):
     def noisy_softmax(self, x: Array, noise: Array, temperature: float) -> Array:
         """Likewise, in the memory of the noise where it has rows."""
         noise = self.raw(noise)
-        return self._filled(rows.noisy_softmax, noise if noise.flags.carray else None, temperature, x, noise)
+        out = noise if noise.flags.carray else None
+        if noise.size < blocks.BLOCK:
+            return rows.noisy_softmax(self, out, temperature, self.raw(x), noise)
+        return self._filled(rows.noisy_softmax, out, temperature, x, noise)
 
     def noisy_hardmax(self, x: Array, noise: Array, temperature: float) -> tuple[Array, Array]:
         """Both in one pass; the softmax likewise."""
