@@ -10,7 +10,8 @@ from user_primitives import cube, exp, looped, power, scaled, soft, sort, x_sin
 import backdraw
 
 torch: Any = pytest.importorskip("torch")
-torch_noise: Any = pytest.importorskip("backdraw_backends.torch_noise")
+from backdraw_backends import torch_noise  # noqa: E402  (needs torch)
+
 pytestmark = [
     pytest.mark.needs("torch"),
     pytest.mark.filterwarnings(r"ignore:[\s\S]*torch\.jit\.script:DeprecationWarning"),  # torch's own, in jvp
