@@ -45,7 +45,7 @@ def noise(be: Backend, kind: str, rng: Any, shape: tuple[int, ...], dtype: Any, 
     # Few elements: what the calls cost counts. Gumbels of float32 uniforms, with their 24 bits, follow the law to the
     # resolution of float32, the largest ones as far apart as the uniforms are. Nothing below is rounded up to 1.
     wide = dtype if kind in ("exponential", "gumbel") else torch.float64
-    u = torch.empty_like(_template(shape if planes == 1 else (planes, *shape), wide))
+    u = torch.empty_like(template(shape if planes == 1 else (planes, *shape), wide))
     u.uniform_(_LEAST[wide], 1.0 if wide == dtype else 1.0 - 2.0**-24, generator=source)
     if kind == "exponential":
         return u.log_().neg_()
@@ -55,7 +55,7 @@ def noise(be: Backend, kind: str, rng: Any, shape: tuple[int, ...], dtype: Any, 
 
 
 @lru_cache(256)
-def _template(shape: tuple[int, ...], dtype: Any) -> Array:
+def template(shape: tuple[int, ...], dtype: Any) -> Array:
     """Return a tensor of one element in memory; ones like it are made in half the time that parsing a shape takes."""
     with torch.inference_mode(False):
         return torch.empty((), dtype=dtype, device=_CPU).expand(shape)
