@@ -149,9 +149,11 @@ class FixedSupport(Continuous):
 
 def divergence(formula: Primitive, p: Continuous, q: Continuous) -> Array:
     """Evaluate a Kullback-Leibler divergence, of the parameters of `p` and then those of `q`."""
-    if tuple(p.params[-1].shape) != tuple(q.params[-1].shape):
-        raise InvalidValueError(f"q: expected the shape {p.batch_shape} of p, got {q.batch_shape}")
-    return formula(*p.params, *q.params)
+    mine, other = p.params, q.params
+    one, two, n = tuple(mine[-1].shape), tuple(other[-1].shape), p.events[-1]
+    if broadcast_shape(one, two) is None or one[len(one) - n :] != two[len(two) - n :]:
+        raise InvalidValueError(f"q: expected a shape that broadcasts against the {one} of p's {p.parameters[-1]}, got {two}")
+    return formula(*mine, *other)
 
 
 def broadcast_shape(*shapes: tuple[int, ...]) -> tuple[int, ...] | None:

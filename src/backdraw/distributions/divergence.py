@@ -5,6 +5,8 @@ from typing import Any
 
 from backdraw.backend import Array, backend_of
 from backdraw.distributions.base import Distribution
+from backdraw.distributions.continuous import broadcast_shape
+from backdraw.distributions.elementwise import broadcast
 from backdraw.errors import InvalidTypeError, InvalidValueError
 
 
@@ -18,7 +20,7 @@ def kl(p: Distribution, q: Distribution, *, samples: int = 1, rng: Any = None) -
     Parameters
     ----------
     p, q : Distribution
-        Two distributions of the same class, shape and framework.
+        Two distributions of the same class and framework, whose batch shapes broadcast: q may be one prior for a batch.
     samples : int
         How many draws to average; for those without a closed form only.
     rng : optional
@@ -26,7 +28,7 @@ def kl(p: Distribution, q: Distribution, *, samples: int = 1, rng: Any = None) -
 
     Returns
     -------
-    array, shape ``batch_shape``
+    array, of the batch shapes' common shape
         In nats. +inf where p gives weight to a value that q excludes. An estimate may be negative.
 
     Raises
@@ -35,7 +37,7 @@ def kl(p: Distribution, q: Distribution, *, samples: int = 1, rng: Any = None) -
         If `p` and `q` are not two distributions of one class that knows its divergence, or of different frameworks, or
         `samples` is no integer, or `rng` is given for a closed form or of another framework.
     ValueError
-        If their shapes differ, or `samples` is less than 1 or given for a closed form.
+        If their shapes do not broadcast, or `samples` is less than 1 or given for a closed form.
 
     Notes
     -----
@@ -64,6 +66,8 @@ def kl(p: Distribution, q: Distribution, *, samples: int = 1, rng: Any = None) -
     backend_of(*p.params, *q.params)
     if isinstance(samples, bool) or not isinstance(samples, Integral):
         raise InvalidTypeError(f"samples: expected an integer, got {type(samples).__name__}")
+    if p.batch_shape != q.batch_shape:
+        p, q = _matched(p, q)
     if exact is None:
         if samples < 1:
             raise InvalidValueError(f"samples: expected at least 1, got {samples}")
@@ -73,3 +77,19 @@ def kl(p: Distribution, q: Distribution, *, samples: int = 1, rng: Any = None) -
     if rng is not None:
         raise InvalidTypeError(f"rng: expected None for {type(p).__name__}, whose KL is exact, got {type(rng).__name__}")
     return exact(p, q)
+
+
+def _matched(p: Distribution, q: Distribution) -> tuple[Distribution, Distribution]:
+    """Give the parameters of both the shapes that they have together; leave those whose events differ to the family."""
+    shapes: dict[str, tuple[int, ...]] = {}
+    for name in p.parameters:
+        a, b = getattr(p, name), getattr(q, name)
+        if not (hasattr(a, "shape") and hasattr(b, "shape")):
+            continue
+        one, other = tuple(a.shape), tuple(b.shape)
+        shape = broadcast_shape(one, other)
+        if shape is None or any(-i > len(other) or one[i] != other[i] for i in p.event_axes(a)):
+            return p, q
+        shapes[name] = shape
+    p, q = (d.replace(**{name: broadcast(getattr(d, name), shape=shape) for name, shape in shapes.items()}) for d in (p, q))
+    return p, q
