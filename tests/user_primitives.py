@@ -1,7 +1,8 @@
-"""Primitives as users write them, with every kind of residual."""
+"""Primitives as users write them, with every kind of residual, and what frameworks transform: these, and draws."""
 
 from typing import Any
 
+import backdraw
 from backdraw import Primitive, primitive
 
 
@@ -100,3 +101,23 @@ class Power(Primitive):
 
 
 power = Power()
+
+
+KEY = backdraw.key(1)
+PRIMITIVES: dict[str, Any] = {
+    "cube": cube,
+    "exp": exp,
+    "x_sin": lambda x: x_sin(x, factor=2.0),
+    "looped": lambda x: looped(x, factor=2.0),
+    "sort": sort,
+    "soft": soft,
+    "power": lambda x: power(x, n=3),
+    "chain": lambda x: exp(soft(cube(x))),
+}
+DRAWS: dict[str, Any] = {
+    "gumbel_softmax": lambda x: backdraw.gumbel_softmax(x, temperature=0.7, rng=KEY),
+    "gumbel_softmax_hard": lambda x: backdraw.gumbel_softmax(x, temperature=0.7, hard=True, rng=KEY),
+    "straight_through": lambda x: backdraw.straight_through(x, rng=KEY),
+    "select": lambda x: backdraw.select(x),
+    "bernoulli": lambda x: backdraw.gumbel_softmax(backdraw.Bernoulli(x), temperature=0.7, rng=KEY),
+}

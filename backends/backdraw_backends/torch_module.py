@@ -8,7 +8,7 @@ import torch
 from torch._C import _current_graph_task_id as graph_task
 
 from backdraw.distributions import Categorical, Distribution
-from backdraw.distributions.base import check_positive, require
+from backdraw.distributions.checks import check_positive, require
 from backdraw.errors import InvalidTypeError, InvalidValueError
 from backdraw.estimators import ESTIMATORS, select
 from backdraw.estimators import estimator as registered

@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import pytest
 from helpers import run_python
-from user_primitives import cube, exp, power, scaled, soft, sort, x_sin
+from user_primitives import DRAWS, KEY, cube, exp, power, scaled, soft, sort, x_sin
 
 import backdraw
 
@@ -15,7 +15,6 @@ pytestmark = pytest.mark.needs("jax")
 
 X = np.random.default_rng(0).normal(size=(3, 4))
 W = np.arange(12.0).reshape(3, 4)
-KEY = backdraw.key(1)
 PRIMITIVES: dict[str, tuple[Any, Any]] = {
     "cube": (cube, lambda x: x**3),
     "exp": (exp, jnp.exp),
@@ -24,13 +23,6 @@ PRIMITIVES: dict[str, tuple[Any, Any]] = {
     "soft": (soft, lambda x: jax.nn.softmax(x, axis=-1)),
     "power": (lambda x: power(x, n=3), lambda x: x**3),
     "chain": (lambda x: exp(soft(cube(x))), lambda x: jnp.exp(jax.nn.softmax(x**3, axis=-1))),
-}
-ESTIMATORS: dict[str, Any] = {
-    "gumbel_softmax": lambda x: backdraw.gumbel_softmax(x, temperature=0.7, rng=KEY),
-    "gumbel_softmax_hard": lambda x: backdraw.gumbel_softmax(x, temperature=0.7, hard=True, rng=KEY),
-    "straight_through": lambda x: backdraw.straight_through(x, rng=KEY),
-    "select": lambda x: backdraw.select(x),
-    "bernoulli": lambda x: backdraw.gumbel_softmax(backdraw.Bernoulli(x), temperature=0.7, rng=KEY),
 }
 
 
@@ -56,9 +48,9 @@ def test_hessian(name: str) -> None:
     close(jax.jit(jax.hessian(lambda x: jnp.sum(W[0] * ours(x))))(X[0]), expected)
 
 
-@pytest.mark.parametrize("name", ["soft", *ESTIMATORS])
+@pytest.mark.parametrize("name", ["soft", *DRAWS])
 def test_jvp(name: str) -> None:
-    f = ESTIMATORS.get(name, soft)
+    f = DRAWS.get(name, soft)
     v, w = np.cos(X), np.sin(3 * X)
     value, tangent = jax.jvp(f, (X,), (v,))
     close(value, f(jnp.asarray(X)))
@@ -71,9 +63,9 @@ def test_jvp_without_a_rule_raises() -> None:
         jax.jvp(cube, (X,), (X,))
 
 
-@pytest.mark.parametrize("name", ESTIMATORS)
+@pytest.mark.parametrize("name", DRAWS)
 def test_estimators_under_jit_and_vmap(name: str) -> None:
-    f = ESTIMATORS[name]
+    f = DRAWS[name]
     value, pullback = jax.vjp(f, X)
     close(jax.jit(f)(X), value)
     close(jax.jit(jax.grad(lambda x: jnp.sum(W * f(x))))(X), pullback(W)[0])

@@ -6,7 +6,7 @@ from numbers import Integral
 from typing import ClassVar
 
 from backdraw.backend import Array
-from backdraw.distributions.base import check_logits
+from backdraw.distributions.checks import check_logits
 from backdraw.distributions.exponential_family import ExponentialFamily
 from backdraw.distributions.rooted import Rooted
 from backdraw.errors import InvalidTypeError, InvalidValueError

@@ -6,9 +6,10 @@ from typing import Any, ClassVar
 
 from backdraw import random
 from backdraw.backend import Array, Backend
-from backdraw.distributions import gumbels, simplex, sparse
-from backdraw.distributions.base import Distribution, check_value, perturb
+from backdraw.distributions import gumbels, simplex, simplex_law, sparse
+from backdraw.distributions.base import Distribution, perturb
 from backdraw.distributions.categories import check_rows
+from backdraw.distributions.checks import check_value
 from backdraw.errors import InvalidValueError
 
 
@@ -119,7 +120,7 @@ class Categorical(Distribution):
     def log_prob(self, x: Array) -> Array:
         """Log-probability of one-hot `x`, of the batch shape; differentiable in the logits and in x."""
         check_value(x, tuple(self.logits.shape), events=(self.axis,))
-        return simplex.log_prob(self.utilities, x, axis=self.axis)
+        return simplex_law.log_prob(self.utilities, x, axis=self.axis)
 
     def score(self, x: Array) -> Array:
         """Gradient of ``log_prob(x)`` in the logits: ``x - sum(x) * mean()``."""
@@ -149,11 +150,11 @@ class Categorical(Distribution):
 
     def log_partition(self) -> Array:
         """Return ``log(sum(exp(logits)))``, of the batch shape; its gradient is the mean."""
-        return simplex.log_partition(self.utilities, axis=self.axis)
+        return simplex_law.log_partition(self.utilities, axis=self.axis)
 
     def entropy(self) -> Array:
         """Entropy in nats, of the batch shape."""
-        return simplex.entropy(self.utilities, axis=self.axis)
+        return simplex_law.entropy(self.utilities, axis=self.axis)
 
     def kl(self, other: "Categorical") -> Array:
         """KL(self || other) in nats, of the batch shape."""
@@ -162,7 +163,7 @@ class Categorical(Distribution):
                 f"q: expected logits of shape {tuple(self.logits.shape)} with axis {self.axis}, "
                 f"got {tuple(other.logits.shape)} with axis {other.axis}"
             )
-        return simplex.kl(self.utilities, other.utilities, axis=self.axis)
+        return simplex_law.kl(self.utilities, other.utilities, axis=self.axis)
 
     def perturb_noise(self, rng: Any) -> Array:
         """Gumbel noise for `perturb`."""

@@ -1,7 +1,7 @@
 """What logits of categories may be, with their axis and mask."""
 
 from backdraw.backend import Array, Backend, backend_of
-from backdraw.distributions.base import check_logits
+from backdraw.distributions.checks import check_logits
 from backdraw.errors import InvalidTypeError, InvalidValueError
 
 

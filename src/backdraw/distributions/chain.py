@@ -6,7 +6,8 @@ from typing import Any, ClassVar
 from backdraw import random
 from backdraw.backend import Array, backend_of
 from backdraw.distributions import paths
-from backdraw.distributions.base import Distribution, check_logits, check_value, perturb
+from backdraw.distributions.base import Distribution, perturb
+from backdraw.distributions.checks import check_logits, check_value
 from backdraw.distributions.continuous import broadcast_shape
 from backdraw.distributions.elementwise import broadcast
 from backdraw.distributions.temperature import tempered

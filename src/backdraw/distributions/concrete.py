@@ -7,8 +7,9 @@ from typing import Any, ClassVar
 from backdraw import random
 from backdraw.backend import Array
 from backdraw.distributions import relaxed, simplex
-from backdraw.distributions.base import Distribution, check_logits, check_positive, check_value, perturb
+from backdraw.distributions.base import Distribution, perturb
 from backdraw.distributions.categories import check_rows
+from backdraw.distributions.checks import check_logits, check_positive, check_value
 from backdraw.errors import InvalidValueError
 
 

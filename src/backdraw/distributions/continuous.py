@@ -6,7 +6,8 @@ from typing import Any, ClassVar
 
 from backdraw import random
 from backdraw.backend import Array, Backend, backend_of
-from backdraw.distributions.base import Distribution, check_logits
+from backdraw.distributions.base import Distribution
+from backdraw.distributions.checks import check_logits
 from backdraw.distributions.elementwise import Elementwise, broadcast
 from backdraw.errors import InvalidTypeError, InvalidValueError
 from backdraw.primitive import Primitive

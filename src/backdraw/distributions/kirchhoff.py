@@ -8,7 +8,7 @@ tangent of R consists of the same differences of :math:`-G \dot L G`. These canc
 
 from backdraw.backend import Array, Backend
 from backdraw.distributions import trees
-from backdraw.distributions.exponential_family import flat
+from backdraw.distributions.family_law import flat
 
 _TOLERANCE = (
     1e-8  # of a resistance, relative, in the worst case of all roundings; what is seen is a thousandth of that and less

@@ -9,7 +9,8 @@ import numpy as np
 
 from backdraw import random
 from backdraw.backend import Array
-from backdraw.distributions.base import Distribution, check_logits, perturb
+from backdraw.distributions.base import Distribution, perturb
+from backdraw.distributions.checks import check_logits
 from backdraw.distributions.sinkhorn import sinkhorn
 from backdraw.distributions.temperature import tempered
 from backdraw.errors import BackendError, InvalidTypeError, InvalidValueError

@@ -7,7 +7,8 @@ from typing import Any, ClassVar
 from backdraw import random
 from backdraw.backend import Array
 from backdraw.distributions import orders
-from backdraw.distributions.base import Distribution, check_logits, check_value, perturb
+from backdraw.distributions.base import Distribution, perturb
+from backdraw.distributions.checks import check_logits, check_value
 from backdraw.distributions.temperature import tempered
 from backdraw.errors import InvalidTypeError, InvalidValueError
 

@@ -7,13 +7,13 @@ import numpy as np
 
 from backdraw.backend import Array, Backend, remembered
 from backdraw.distributions import directed, trees
-from backdraw.distributions.exponential_family import finite, flat, scaled, square
+from backdraw.distributions.family_law import finite, flat, scaled, square
 from backdraw.distributions.heaviest import heaviest
 
 
 @dataclass(frozen=True)
 class Rooted:
-    """The family of the arborescences of n nodes from a root; see `exponential_family.Family` for the methods."""
+    """The family of the arborescences of n nodes from a root; see `family_law.Family` for the methods."""
 
     n: int
     root: int

@@ -6,8 +6,9 @@ from typing import Any, ClassVar
 
 from backdraw.backend import Array, Backend
 from backdraw.distributions import directed, kirchhoff, star_mesh, trees
-from backdraw.distributions.base import check_logits
-from backdraw.distributions.exponential_family import ExponentialFamily, flat, scaled, square
+from backdraw.distributions.checks import check_logits
+from backdraw.distributions.exponential_family import ExponentialFamily
+from backdraw.distributions.family_law import flat, scaled, square
 from backdraw.distributions.rooted import Rooted
 from backdraw.errors import InvalidValueError
 
@@ -16,7 +17,7 @@ _RANGE = 500.0  # exp(-500) is a normal float, and so is what products of such w
 
 @dataclass(frozen=True)
 class Graph:
-    """The family of the spanning trees of a graph; see `exponential_family.Family` for the methods."""
+    """The family of the spanning trees of a graph; see `family_law.Family` for the methods."""
 
     edges: trees.Edges | None
     count: int

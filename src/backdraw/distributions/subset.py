@@ -11,7 +11,8 @@ import numpy as np
 from backdraw import random
 from backdraw.backend import Array
 from backdraw.distributions import balance, elementary, hypersimplex, subset_law
-from backdraw.distributions.base import Distribution, check_logits, check_value, perturb
+from backdraw.distributions.base import Distribution, perturb
+from backdraw.distributions.checks import check_logits, check_value
 from backdraw.errors import InvalidTypeError, InvalidValueError
 
 LIMIT = 2**20

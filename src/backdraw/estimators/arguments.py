@@ -3,8 +3,8 @@
 from typing import Any
 
 from backdraw.distributions import Categorical, Distribution
-from backdraw.distributions.base import check_positive as check_positive
-from backdraw.distributions.base import require
+from backdraw.distributions.checks import check_positive as check_positive
+from backdraw.distributions.checks import require
 from backdraw.errors import InvalidTypeError
 from backdraw.estimators.registry import ESTIMATORS
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from backdraw.backend import Array
-from backdraw.distributions.base import check_logits
+from backdraw.distributions.checks import check_logits
 from backdraw.errors import InvalidTypeError, InvalidValueError
 
 

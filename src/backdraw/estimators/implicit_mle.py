@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 
 from backdraw.backend import Array, Backend
 from backdraw.distributions import Distribution
-from backdraw.distributions.base import check_logits
+from backdraw.distributions.checks import check_logits
 from backdraw.errors import InvalidTypeError
 from backdraw.estimators.arguments import as_distribution, check_positive
 from backdraw.estimators.registry import register

@@ -4,7 +4,7 @@ from typing import Any
 
 from backdraw.backend import Array
 from backdraw.distributions import Distribution
-from backdraw.distributions.base import require
+from backdraw.distributions.checks import require
 from backdraw.estimators.arguments import as_distribution
 from backdraw.estimators.expectation import Function, check_samples, evaluate, mean
 from backdraw.estimators.registry import register

@@ -4,7 +4,7 @@ from typing import Any
 
 from backdraw.backend import Array
 from backdraw.distributions import Distribution
-from backdraw.distributions.base import check_shape, require
+from backdraw.distributions.checks import check_shape, require
 from backdraw.estimators.arguments import as_distribution
 from backdraw.estimators.registry import register
 
