@@ -107,8 +107,10 @@ class ByNumPy(Primitive):
         """Run it there, and find its arrays again among the residuals."""
         if not free(present(arrays)):
             return self.primitive.forward(be, *arrays, **static)
-        out: tuple[Array, tuple[Any, ...]] = _hosted(self.primitive.forward, *arrays, **static)
-        return out
+        out, residuals = _hosted(self.primitive.forward, *arrays, **static)
+        # Torch does not know of memory that two arrays of NumPy share, and the user may write to the output.
+        shared = any(x is not out and np.may_share_memory(_memory(out), _memory(x)) for x in present((*arrays, *residuals)))
+        return out.clone() if shared else out, residuals
 
     def backward(self, be: Backend, residuals: tuple[Any, ...], cotangent: Array, **static: Any) -> tuple[Array | None, ...]:
         """Run it there."""

@@ -81,6 +81,12 @@ class _Eager(torch.autograd.Function):
             if a is out:  # autograd wants one of its own, that the user may write to: a copy if the rule looks at this one
                 out = out.clone() if i in places else out.data
                 break
+        else:
+            if out._is_view():  # likewise
+                base = out._base
+                out = (
+                    out.clone() if any(a is base or a._base is base for a in (*arrays, *extra) if a is not None) else out.data
+                )
         ctx.be, ctx.primitive, ctx.static, ctx.places, ctx.count = be, primitive, static, places, len(arrays)
         ctx.set_materialize_grads(False)
         # The arrays, where a residual has a derivative and may be computed again. The output is the user's to write to.
@@ -179,7 +185,7 @@ def _residuals_again(ctx: Any, arrays: Any, wanted: list[int]) -> tuple[list[int
 def plain_vjp(fn: Callable[..., Any], arrays: tuple[Array, ...]) -> tuple[Any, Callable[[Any], tuple[Array, ...]]]:
     """Return the output of a function and its pullback, by autograd alone."""
     with torch.enable_grad():
-        leaves = tuple(x.detach().requires_grad_() for x in arrays)
+        leaves = tuple((x.clone() if x.is_inference() else x.detach()).requires_grad_() for x in arrays)
         out = fn(*leaves)
     several = isinstance(out, (tuple, list))
     outs = tuple(out) if several else (out,)

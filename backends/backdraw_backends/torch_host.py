@@ -27,7 +27,7 @@ def host(f: Callable[..., Any], arrays: list[torch.Tensor], shape: list[int], dt
 
 
 def _run(f: Callable[..., Any], arrays: Sequence[torch.Tensor], shape: Sequence[int], dtype: torch.dtype) -> torch.Tensor:
-    out = np.asarray(f(*(x.cpu().numpy() for x in arrays))).reshape(shape)
+    out = np.asarray(f(*(x.cpu().resolve_neg().numpy() for x in arrays))).reshape(shape)
     return torch.from_numpy(np.array(out)).to(device=arrays[0].device, dtype=dtype)
 
 

@@ -263,9 +263,9 @@ class Categorical(Distribution):
         first, second = (xp.asarray([[pair[i]] for pair in pairs], dtype=places.dtype, device=device) for i in (0, 1))
         index = xp.where(places == first, second, xp.where(places == second, first, places))
         swapped = xp.reshape(xp.take(noise, xp.reshape(index, (-1,)), axis=-1), (*noise.shape[:-1], *index.shape))
-        x = be.hardmax(logits + xp.moveaxis(swapped, -2, 0))
+        x = be.hardmax(logits + be.moveaxis(swapped, -2, 0))
         # Gumbel noise is -log of exponentials, and these over their sum are uniform on the simplex.
-        return be.cast(simplex.unlast(be, x, self.axis), self.logits.dtype), xp.moveaxis(be.softmax(-noise), -1, 0)
+        return be.cast(simplex.unlast(be, x, self.axis), self.logits.dtype), be.moveaxis(be.softmax(-noise), -1, 0)
 
     def measure_noise(self, rng: Any, shape: tuple[int, ...] = ()) -> Array:
         """Noise for `derivative_measures`: that of `sample`."""

@@ -13,11 +13,11 @@ from backdraw.distributions import balance, polynomials
 
 
 def _items_first(be: Backend, x: Array) -> Array:
-    return be.xp.permute_dims(x, (x.ndim - 1, *range(x.ndim - 1)))
+    return be.moveaxis(x, -1, 0)
 
 
 def _items_last(be: Backend, x: Array) -> Array:
-    return be.xp.permute_dims(x, (*range(1, x.ndim), 0))
+    return be.moveaxis(x, 0, -1)
 
 
 def _moves(be: Backend, x: Array, k: int) -> tuple[Array, Array, int]:

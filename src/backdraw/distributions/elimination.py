@@ -22,8 +22,7 @@ def row_of(be: Backend, x: Array, k: Array) -> Array:
 
 def by_node(be: Backend, x: Array) -> Array:
     """Put the rows of matrices in front, to scan."""
-    n = x.ndim - 2
-    return be.xp.permute_dims(x, (n, *range(n), n + 1))  # torch.func.vmap lacks moveaxis
+    return be.moveaxis(x, -2, 0)
 
 
 def grown(be: Backend, x: Array, shape: tuple[int, ...]) -> Array:
@@ -40,8 +39,7 @@ def grown(be: Backend, x: Array, shape: tuple[int, ...]) -> Array:
 
 def stacked(be: Backend, rows: Array) -> Array:
     """Make matrices of what a scan over the nodes of a block, from its last to its first, gave for each: its row."""
-    last = rows.ndim - 1
-    return be.xp.flip(be.xp.permute_dims(rows, (*range(1, last), 0, last)), axis=-2)
+    return be.xp.flip(be.moveaxis(rows, 0, -2), axis=-2)
 
 
 def assembled(be: Backend, found: list[Array], like: Array, fill: float = 0.0) -> Array:

@@ -32,15 +32,12 @@ def time_first(be: Backend, u: Array, w: Array, temperature: float = 1.0) -> tup
 
 def to_front(be: Backend, x: Array, event: int) -> Array:
     """Move the axis of time, the first of the `event` last ones, to the front."""
-    # torch's moveaxis fails under vmap
-    n = x.ndim - event
-    return be.xp.permute_dims(x, (n, *range(n), *range(n + 1, x.ndim)))
+    return be.moveaxis(x, -event, 0)
 
 
 def from_front(be: Backend, x: Array, event: int) -> Array:
     """Move it back."""
-    n = x.ndim - event
-    return be.xp.permute_dims(x, (*range(1, n + 1), 0, *range(n + 1, x.ndim)))
+    return be.moveaxis(x, 0, -event)
 
 
 def kernels(be: Backend, u: Array, w: Array, temperature: float = 1.0) -> tuple[Array, Kernels]:

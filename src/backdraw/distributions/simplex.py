@@ -9,12 +9,12 @@ from backdraw.primitive import primitive
 # ------------------------------------------------------------------- bodies for Backend.rowwise, rows on the last axis
 def last(be: Backend, x: Array, axis: int) -> Array:
     """Move an axis to the end."""
-    return x if axis == -1 else be.xp.moveaxis(x, axis, -1)
+    return x if axis == -1 else be.moveaxis(x, axis, -1)
 
 
 def unlast(be: Backend, x: Array, axis: int) -> Array:
     """Move the last axis back."""
-    return x if axis == -1 else be.xp.moveaxis(x, -1, axis)
+    return x if axis == -1 else be.moveaxis(x, -1, axis)
 
 
 def inverse_cdf(be: Backend, logits: Array, uniform: Array) -> Array:
@@ -84,12 +84,12 @@ masked.defvjp(
 @primitive(native=True)
 def axis_first(be: Backend, x: Array, *, axis: int) -> Array:
     """Move an axis to the front."""
-    return be.xp.moveaxis(x, axis, 0)
+    return be.moveaxis(x, axis, 0)
 
 
 axis_first.defvjp(
-    lambda be, x, *, axis: (be.xp.moveaxis(x, axis, 0), ()),
-    lambda be, residuals, g, *, axis: (be.xp.moveaxis(g, 0, axis),),  # noqa: ARG005
+    lambda be, x, *, axis: (be.moveaxis(x, axis, 0), ()),
+    lambda be, residuals, g, *, axis: (be.moveaxis(g, 0, axis),),  # noqa: ARG005
 )
 
 

@@ -171,12 +171,12 @@ def _chances_fwd(be: Backend, u: Array, members: Array) -> tuple[Array, Any]:
     z = z - be.at_least(be.stop_gradient(be.row_max(z)), be.lowest(z))
     each = xp.reshape(xp.take(z, xp.reshape(members, (-1,)), axis=-1), (*z.shape[:-1], *members.shape))
     p = be.softmax(xp.sum(each, axis=-1))
-    return be.cast(xp.moveaxis(p, -1, 0), u.dtype), (p, u, members)
+    return be.cast(be.moveaxis(p, -1, 0), u.dtype), (p, u, members)
 
 
 def _chances_vjp(be: Backend, residuals: Any, g: Array) -> tuple[Array, None]:
     xp, (p, u, members) = be.xp, residuals
-    back = be.softmax_vjp(p, xp.moveaxis(be.cast(g, p.dtype), 0, -1))
+    back = be.softmax_vjp(p, be.moveaxis(be.cast(g, p.dtype), 0, -1))
     return be.cast(xp.sum(back[..., None] * indicators(be, members, u.shape[-1], p.dtype), axis=-2), u.dtype), None
 
 

@@ -78,8 +78,8 @@ def arsm(f: Function, dist: Distribution | Array, *, samples: int = 1, rng: Any 
     # Less the first, which changes nothing: the weights of the shares sum to zero.
     swapped = _square(be, plain - plain[:1, ...], states)
     weights = 1.0 / states - shares
-    each = be.mean_samples(xp.moveaxis(xp.sum(expand(be, swapped, weights.ndim + 1) * weights, axis=1), 1, 0))
-    grad = _centred(be, xp.moveaxis(each, 0, p.axis), be.stop_gradient(p.utilities) > -xp.inf, p.axis)
+    each = be.mean_samples(be.moveaxis(xp.sum(expand(be, swapped, weights.ndim + 1) * weights, axis=1), 1, 0))
+    grad = _centred(be, be.moveaxis(each, 0, p.axis), be.stop_gradient(p.utilities) > -xp.inf, p.axis)
     return attach(mean(values), p, (grad,), estimator="arsm")
 
 

@@ -104,7 +104,7 @@ def measure_valued(f: Function, dist: Distribution | Array, *, samples: int = 1,
     for c, *both in measures:
         positive, negative = (plain if part is None else next(left) for part in both)
         difference = positive - negative
-        difference = xp.reshape(xp.moveaxis(difference, 0, -1), (*difference.shape[1:], *factors))
+        difference = xp.reshape(be.moveaxis(difference, 0, -1), (*difference.shape[1:], *factors))
         difference = xp.where(c == 0, 0.0, p.over_event(difference))  # what cannot be drawn has no effect
         grads.append(be.mean_samples(xp.sum(c * difference, axis=0)))
     return attach(mean(values), p, tuple(grads), estimator="measure_valued")

@@ -79,11 +79,11 @@ def _advantages(be: Backend, values: Array) -> Array:
     own = xp.reshape(xp.eye(n, dtype=values.dtype, device=be.device(values)), (n, n, *(1,) * (values.ndim - 1))) > 0
     rows = xp.broadcast_to(values, (n, *values.shape))  # row s: all values, of which the s-th is to be replaced
     others = xp.sum(xp.where(own, 0.0, rows), axis=1, keepdims=True) / (n - 1)
-    return _lme(be, values) - _lme(be, xp.moveaxis(xp.where(own, others, rows), 1, 0))
+    return _lme(be, values) - _lme(be, be.moveaxis(xp.where(own, others, rows), 1, 0))
 
 
 def _lme(be: Backend, values: Array) -> Array:
-    return be.logsumexp(be.xp.moveaxis(values, 0, -1))[..., 0] - math.log(values.shape[0])
+    return be.logsumexp(be.moveaxis(values, 0, -1))[..., 0] - math.log(values.shape[0])
 
 
 @primitive(native=True)
@@ -93,9 +93,9 @@ def log_mean_exp(be: Backend, values: Array) -> Array:
 
 
 def _log_mean_exp_vjp(be: Backend, residuals: Residuals, g: Array) -> tuple[Array]:
-    xp, (values,) = be.xp, residuals
-    weights = be.softmax(xp.moveaxis(be.cast(values, be.wide(values.dtype)), 0, -1))
-    return (be.cast(g * xp.moveaxis(weights, -1, 0), values.dtype),)
+    (values,) = residuals
+    weights = be.softmax(be.moveaxis(be.cast(values, be.wide(values.dtype)), 0, -1))
+    return (be.cast(g * be.moveaxis(weights, -1, 0), values.dtype),)
 
 
 log_mean_exp.defvjp(lambda be, values: (log_mean_exp.function(be, values), (values,)), _log_mean_exp_vjp)

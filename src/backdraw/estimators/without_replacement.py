@@ -203,7 +203,7 @@ def _joint(p: Any, n: int, samples: int) -> tuple[Array, Array]:
         raise InvalidValueError(f"samples: expected at most {states**m}, the number of joint values, got {samples}")
     never = probs == 0
     each = xp.where(never, -xp.inf, xp.log(xp.where(never, 1.0, probs)))
-    each = xp.moveaxis(xp.reshape(each, (states, *lead, m)), 0, -1)
+    each = be.moveaxis(xp.reshape(each, (states, *lead, m)), 0, -1)
     logp = xp.zeros((*lead, 1), dtype=each.dtype, device=be.device(each))
     for j in range(m):
         grown = xp.expand_dims(each[..., j, :], axis=-1) + xp.expand_dims(logp, axis=-2)
@@ -229,7 +229,7 @@ def _chosen(p: Any, n: int, values: Array, index: Array) -> Array:
     be = p.backend
     xp, factors = be.xp, math.prod(p.batch_shape[n:])
     index = xp.broadcast_to(xp.expand_dims(index, axis=-1), (*index.shape, factors))
-    states = xp.moveaxis(index // _powers(be, values, index) % values.shape[0], -2, 0)
+    states = be.moveaxis(index // _powers(be, values, index) % values.shape[0], -2, 0)
     return be.cast(_of_states(p, values, xp.reshape(states, (states.shape[0], *p.batch_shape))), p.params[0].dtype)
 
 
@@ -257,9 +257,9 @@ def _largest(be: Backend, utilities: Array, logp: Array, k: int, first: Array) -
 
 
 def _first(be: Backend, x: Array) -> Array:
-    return be.xp.moveaxis(x, -1, 0)
+    return be.moveaxis(x, -1, 0)
 
 
 def _weighed(be: Backend, values: Array, weights: Array) -> Array:
     """Return the values as constants with the samples last; 0 where the weight is, whatever f has made of them."""
-    return be.xp.where(weights == 0, 0.0, be.xp.moveaxis(constant(be, values), 0, -1))
+    return be.xp.where(weights == 0, 0.0, be.moveaxis(constant(be, values), 0, -1))

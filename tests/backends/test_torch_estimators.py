@@ -1,0 +1,127 @@
+"""Every estimator on every kind of latent, as PyTorch's users call it: under torch.func.vmap, and its output written to."""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+from problems import expectation
+
+import backdraw
+from backdraw.estimators import ESTIMATORS
+
+torch: Any = pytest.importorskip("torch")
+pytestmark = pytest.mark.needs("torch")
+
+KEY = backdraw.key(3)
+RNG = np.random.default_rng(1)
+STEPS = torch.tensor(RNG.normal(size=(3, 3)))
+LATENTS: dict[str, tuple[Callable[[Any], Any], tuple[int, ...]]] = {
+    "categories": (backdraw.Categorical, (3, 5)),
+    "another axis": (lambda l: backdraw.Categorical(l, axis=0), (5, 3)),
+    "bits": (backdraw.Bernoulli, (3, 5)),
+    "subset": (lambda l: backdraw.Subset(l, 2), (3, 5)),
+    "order": (lambda l: backdraw.PlackettLuce(l, 2), (3, 4)),
+    "permutation": (lambda l: backdraw.Permutation(l, iterations=2), (2, 3, 3)),
+    "tree": (backdraw.SpanningTree, (2, 6)),
+    "arborescence": (backdraw.Arborescence, (2, 4, 4)),
+    "chain": (lambda l: backdraw.Chain(l, STEPS), (2, 4, 3)),
+}
+
+
+def logits(*shape: int) -> Any:
+    return torch.tensor(np.random.default_rng(0).normal(size=shape))
+
+
+def ramp(x: Any) -> Any:
+    return torch.cos(torch.arange(x.numel(), dtype=x.dtype)).reshape(x.shape)
+
+
+def f(x: Any) -> Any:
+    s = (x * ramp(x[0])).flatten(1).sum(1)
+    return s.cos() + s * s / 4
+
+
+def serves(name: str, latent: str) -> bool:
+    """Whether the estimator says that it takes such a latent."""
+    try:
+        of(name, latent)(logits(*LATENTS[latent][1]))
+    except TypeError:
+        return False
+    return True
+
+
+def of(name: str, latent: str) -> Callable[[Any], Any]:
+    """Return the draw, or the estimate of the mean of f, as a function of the logits."""
+    make, entry = LATENTS[latent][0], ESTIMATORS[name]
+    if entry.kind == "expectation":
+        return lambda l: expectation(name, f, make(l), KEY)
+    draws = {"rng": KEY} if "rng" in (entry.function.__kwdefaults__ or {}) else {}
+    return lambda l: entry(make(l), **draws)
+
+
+CASES = [(name, latent) for latent in LATENTS for name in ESTIMATORS if serves(name, latent)]
+GRADIENTS = [case for case in CASES if ESTIMATORS[case[0]].gradient != "none"]
+
+
+def test_cases() -> None:
+    assert {name for name, _ in CASES} == {name for name, entry in ESTIMATORS.items() if entry.domain != "continuous"}
+    assert len(CASES) > 150
+
+
+@pytest.mark.parametrize(("name", "latent"), CASES)
+def test_vmap(name: str, latent: str) -> None:
+    g, x = of(name, latent), logits(2, *LATENTS[latent][1])
+    torch.testing.assert_close(torch.func.vmap(g)(x), torch.stack([g(row) for row in x]))
+
+
+@pytest.mark.parametrize(("name", "latent"), GRADIENTS)
+def test_vmap_of_gradients(name: str, latent: str) -> None:
+    def loss(l: Any) -> Any:
+        y = of(name, latent)(l)
+        return (y * ramp(y)).sum()
+
+    x = logits(2, *LATENTS[latent][1])
+    found, rows = torch.func.vmap(torch.func.grad(loss))(x), [row.clone().requires_grad_() for row in x]
+    for row in rows:
+        loss(row).backward()
+    torch.testing.assert_close(found, torch.stack([row.grad for row in rows]))
+
+
+@pytest.mark.parametrize("name", ["gumbel_softmax", "reinmax", "indecater", "muprop"])
+def test_tensors_made_in_inference_mode(name: str) -> None:
+    with torch.inference_mode():
+        x = logits(*LATENTS["categories"][1])
+    torch.testing.assert_close(of(name, "categories")(x), of(name, "categories")(x.clone()))
+
+
+def test_solvers_see_the_values_of_negative_views() -> None:
+    x = logits(2, 3, 3)
+    negative = torch._neg_view(-x)
+    assert negative.is_neg()
+    assert torch.equal(of("blackbox", "permutation")(negative), of("blackbox", "permutation")(x))
+
+
+@pytest.mark.parametrize("write", ["output", "output without a graph", "logits"])
+@pytest.mark.parametrize(("name", "latent"), GRADIENTS)
+def test_writing_to_an_array_alters_no_gradient(name: str, latent: str, write: str) -> None:
+    # Nor does it fail, but with torch's own message where the rule looks at what was written to.
+    def gradient(write: str) -> Any:
+        x = logits(*LATENTS[latent][1]).requires_grad_()
+        z = x * 1.0
+        y = of(name, latent)(z)
+        g = ramp(y)
+        if write == "output":
+            y, g = y.mul_(2.0), g / 2.0
+        elif write:
+            with torch.no_grad():
+                (z if write == "logits" else y).mul_(-3.0)
+        y.backward(g)
+        return x.grad
+
+    try:
+        found = gradient(write)
+    except RuntimeError as error:
+        assert "modified by an inplace operation" in str(error)  # noqa: PT017
+        return
+    torch.testing.assert_close(found, gradient(""))
