@@ -65,6 +65,13 @@ def test_temperature_not_positive(lib: Library, f: Any, bad: Any) -> None:
 
 
 @temperatures
+@pytest.mark.parametrize("bad", [0.0, -0.5, np.inf, np.nan])
+def test_temperature_array_not_positive(lib: Library, f: Any, bad: float) -> None:
+    with pytest.raises(ValueError, match=f"temperature: expected a positive finite number, got {bad}"):
+        f(lib.asarray(X), temperature=lib.asarray(np.asarray(bad)))
+
+
+@temperatures
 def test_temperature_too_small_for_the_dtype(lib: Library, f: Any) -> None:
     with pytest.raises(ValueError, match=r"temperature: expected at least 1\.18e-38.*got 1e-39"):
         f(lib.asarray(X, "float32"), temperature=1e-39)

@@ -188,6 +188,10 @@ class JaxBackend(Backend):
         """Return scalars: they may be traced."""
         return tuple(x)
 
+    def number(self, x: Array) -> float | None:
+        """Ask concrete arrays on the host."""
+        return None if isinstance(x, jax.core.Tracer) or x.platform() != "cpu" else float(x)
+
 
 @partial(jax.custom_jvp, nondiff_argnums=(1,))
 def _softmax(x: Array, temperature: float) -> Array:

@@ -156,6 +156,10 @@ class TorchBackend(TorchOperations, Backend):
         traced = torch.compiler.is_compiling() or transforms_active()
         return tuple(x.unbind()) if traced else tuple(x.tolist())
 
+    def number(self, x: Array) -> float | None:
+        """Ask tensors on the host, where nothing is traced."""
+        return float(x.item()) if x.is_cpu and not watched() else None
+
 
 @torch.compiler.allow_in_graph
 def _in_graph(logits: Array, hard: bool, axis: int, temperature: float, dtype: Any) -> Array:

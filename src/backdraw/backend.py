@@ -86,6 +86,10 @@ class Backend(Operations, ABC):
         """Return the elements of a vector of integers as Python ints, or as scalar arrays where they are traced."""
         return tuple(int(x[i]) for i in range(x.shape[0]))
 
+    def number(self, x: Array) -> float | None:
+        """Return the value of a floating scalar, or None where it is traced, or a device would have to be waited for."""
+        return float(x)
+
     @abstractmethod
     def host(self, f: Callable[..., Any], *arrays: Array, shape: tuple[int, ...], dtype: Any) -> Array:
         """Run ``f`` on NumPy copies of the arrays; its result is an array of `shape` and `dtype`, with no gradient."""

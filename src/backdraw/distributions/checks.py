@@ -48,6 +48,9 @@ def check_positive(name: str, value: Any, be: Backend, like: Array) -> Any:
         raise InvalidValueError(f"{name}: expected a scalar array of shape (), got shape {tuple(value.shape)}")
     if not be.is_floating(value.dtype):
         raise InvalidTypeError(f"{name}: expected a real floating array, got {value.dtype}")
+    known = be.number(value)
+    if known is not None:
+        _check_number(name, known, be, like)
     return value
 
 

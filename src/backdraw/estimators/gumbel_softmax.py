@@ -40,7 +40,7 @@ def gumbel_softmax(
         `backdraw.Bernoulli`, whose draw is :math:`\mathrm{sigmoid}((l + \text{logistic noise}) / t)`.
     temperature : float or scalar array
         t > 0: towards 0 the draw tends to a vertex and the gradient's variance grows. An array is traced and has its own
-        gradient.
+        gradient; its value is checked where it is at hand: not inside a compiler or a transformation, nor on an accelerator.
     backward_temperature : float or scalar array, optional
         Take the gradient at this temperature and leave the value as it is: the value of :math:`\mathrm{softmax}((l + g)/t)`
         with the gradient of :math:`\mathrm{softmax}((l + g)/t_b)`. An array is traced and has its own gradient, and
