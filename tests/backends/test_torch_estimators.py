@@ -102,6 +102,27 @@ def test_solvers_see_the_values_of_negative_views() -> None:
     assert torch.equal(of("blackbox", "permutation")(negative), of("blackbox", "permutation")(x))
 
 
+OF_A_MEAN_OR_RELAXATION = {
+    *("stochastic_softmax", "stochastic_softmax_hard", "gumbel_softmax", "gumbel_softmax_hard", "hard_concrete"),
+    *("gapped_straight_through", "straight_through", "select", "exact"),
+}
+
+
+@pytest.mark.filterwarnings(r"ignore:[\s\S]*torch\.jit\.script:DeprecationWarning")  # torch's own, in jvp
+@pytest.mark.parametrize("name", sorted({name for name, _ in GRADIENTS}))
+def test_forward_mode(name: str) -> None:
+    latent = next(latent for n, latent in GRADIENTS if n == name)
+    g, x = of(name, latent), logits(*LATENTS[latent][1])
+    v = ramp(x)
+    if name not in OF_A_MEAN_OR_RELAXATION:
+        with pytest.raises(backdraw.GradientError, match="has no forward-mode rule"):
+            torch.func.jvp(g, (x,), (v,))
+        return
+    y, tangent = torch.func.jvp(g, (x,), (v,))
+    back = torch.func.vjp(g, x)[1](ramp(y))[0]
+    torch.testing.assert_close((tangent * ramp(y)).sum(), (back * v).sum())
+
+
 @pytest.mark.parametrize("write", ["output", "output without a graph", "logits"])
 @pytest.mark.parametrize(("name", "latent"), GRADIENTS)
 def test_writing_to_an_array_alters_no_gradient(name: str, latent: str, write: str) -> None:
