@@ -10,7 +10,6 @@ import torch
 from torch._C import _are_functorch_transforms_active as transforms_active
 from torch._C import _is_any_autocast_enabled as autocasting
 from torch._C import _is_tracing as is_tracing
-from torch._C._functorch import unwrap_if_dead
 from torch.compiler import is_dynamo_compiling
 
 from backdraw.backend import Array, Backend
@@ -113,10 +112,6 @@ class TorchBackend(TorchOperations, Backend):
             return plain_vjp(fn, arrays)
         out, pullback = torch.func.vjp(fn, *arrays)
         return out, lambda cotangent: pullback(cotangent)
-
-    def outside(self, x: Array) -> Array:
-        """Take off the wrapper of a level of torch.func that has ended, which would claim to require a gradient."""
-        return unwrap_if_dead(x)
 
     def detached(self) -> AbstractContextManager[Any]:
         """Record no graph for what the function closes over."""

@@ -6,6 +6,8 @@ from typing import Any
 import torch
 from torch._C import _are_functorch_transforms_active as transforms_active
 from torch._C._functorch import is_legacy_batchedtensor as is_legacy_batched
+from torch._C._functorch import unwrap_if_dead
+from torch.compiler import is_dynamo_compiling
 
 from backdraw.backend import Array, Backend
 from backdraw.primitive import Primitive
@@ -58,6 +60,8 @@ class Apply(torch.autograd.Function):
     def backward(ctx: Any, g: Any, *g_extra: Any) -> Any:
         """Apply the rule, and the derivative of the residuals where a second derivative asks for it."""
         static, saved, n = dict(ctx.static), ctx.saved_tensors, ctx.count
+        if not is_dynamo_compiling():  # a level of torch.func that has ended leaves wrappers that claim to require a gradient
+            saved = tuple([a if a is None else unwrap_if_dead(a) for a in saved])
         residuals = tuple([None if i is None else saved[i] for i in ctx.places])
         grads = [None] * n if g is None else list(ctx.primitive.backward(ctx.be, residuals, g, **static))
         wanted = [j for j, x in enumerate(g_extra) if x is not None and saved[n + 1 + j].is_floating_point()]

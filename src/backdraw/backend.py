@@ -110,10 +110,6 @@ class Backend(Operations, ABC):
         """Whether the framework, as it runs now, raises for every second derivative by itself."""
         return False
 
-    def outside(self, x: Array) -> Array:
-        """Return what the end of a derivative leaves of its argument: the array that was given."""
-        return x
-
     def constant(self, x: np.ndarray, like: Array) -> Array:
         """Return numbers of the program, no argument's, beside `like`: floats in its dtype, integers as an index."""
         device = self.device(like)

@@ -57,7 +57,7 @@ def once(be: Backend, gradient: Array, *sources: Array, estimator: str) -> Array
     """Return a gradient whose own derivative, in what it was computed from, is a `GradientError`."""
     if be.refuses_second_derivatives():
         return gradient
-    return be.apply(_once, (gradient, *map(be.outside, sources)), {"estimator": estimator})
+    return be.apply(_once, (gradient, *sources), {"estimator": estimator})
 
 
 def refusing(be: Backend, x: Array, *sources: Array, estimator: str) -> Array:
@@ -65,4 +65,4 @@ def refusing(be: Backend, x: Array, *sources: Array, estimator: str) -> Array:
     if be.refuses_second_derivatives():
         return x
     zero = be.xp.zeros((), dtype=x.dtype, device=be.device(x))
-    return x + be.apply(_once, (zero, *map(be.outside, sources)), {"estimator": estimator})
+    return x + be.apply(_once, (zero, *sources), {"estimator": estimator})

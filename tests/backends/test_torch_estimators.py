@@ -102,6 +102,14 @@ def test_solvers_see_the_values_of_negative_views() -> None:
     assert torch.equal(of("blackbox", "permutation")(negative), of("blackbox", "permutation")(x))
 
 
+@pytest.mark.parametrize(("name", "latent"), GRADIENTS)
+def test_what_a_pullback_returns_has_no_graph(name: str, latent: str) -> None:
+    x = logits(*LATENTS[latent][1])
+    y, pullback = backdraw.vjp(of(name, latent), x)
+    assert not y.requires_grad
+    assert not pullback(ramp(y))[0].requires_grad
+
+
 OF_A_MEAN_OR_RELAXATION = {
     *("stochastic_softmax", "stochastic_softmax_hard", "gumbel_softmax", "gumbel_softmax_hard", "hard_concrete"),
     *("gapped_straight_through", "straight_through", "select", "exact"),
