@@ -47,7 +47,7 @@ class JaxBackend(Backend):
         """Leave true derivatives to JAX, whose compiler does better on them; give it the rules of the others."""
         if primitive.native:
             return primitive.forward(self, *arrays, **static)[0]
-        return _with_rule(primitive, tuple(sorted(static.items())))(*arrays)
+        return _with_rule(primitive, tuple(sorted(static.items())))(*_alike(arrays))
 
     def stop_gradient(self, x: Array) -> Array:
         """Stop the gradient."""
@@ -89,6 +89,8 @@ class JaxBackend(Backend):
         reverse: bool = False,
     ) -> tuple[Any, Array]:
         """Loop without unrolling, to the end: the number of y is part of their shape."""
+        if _in_shard_map():  # what f makes of init may differ over more devices
+            init = _alike(init, f(init, jax.tree.map(lambda x: x[0], xs)))
         return jax.lax.scan(f, init, xs, reverse=reverse)
 
     def program(self, body: Callable[..., Array], *arrays: Array, **static: Any) -> Array:
@@ -202,6 +204,24 @@ def _softmax(x: Array, temperature: float) -> Array:
 def _(temperature: float, primals: tuple[Array], tangents: tuple[Array]) -> tuple[Array, Array]:
     y = _softmax(*primals, temperature)
     return y, backend.softmax_vjp(y, *tangents, temperature)  # the Jacobian is symmetric
+
+
+def _in_shard_map() -> bool:
+    return bool(jax.sharding.get_abstract_mesh().manual_axes)
+
+
+def _alike(arrays: Any, *others: Any) -> Any:
+    """Return the same values; inside `jax.shard_map`, as arrays that all vary over the devices that one of them does."""
+    # Its types say over which, and the arguments and the results of a rule, or of the body of a loop, must agree in them.
+    if not _in_shard_map():
+        return arrays
+    # What is joined of several varies as they all do; where a type keeps its axes has changed from release to release.
+    nothing = jnp.concatenate([jnp.ravel(x)[:0].astype(jnp.float32) for x in jax.tree.leaves((arrays, others))])
+
+    def varying(x: Array) -> Array:
+        return jnp.concatenate([jnp.ravel(x), nothing.astype(x.dtype)]).reshape(x.shape)
+
+    return jax.tree.map(varying, arrays)
 
 
 @cache

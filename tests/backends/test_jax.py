@@ -194,3 +194,30 @@ def test_no_draw_promotes_ranks(regularizer: str) -> None:
 
     with jax.numpy_rank_promotion("raise"):
         assert jax.grad(loss)(logits).shape == logits.shape
+
+
+def test_shard_map() -> None:
+    """What each device draws of its rows is what the unsharded rows give, with its check of what varies over devices on."""
+    code = """
+import jax, jax.numpy as jnp, numpy as np, backdraw
+from jax.sharding import AxisType, PartitionSpec as P
+mesh = jax.make_mesh((2,), ("rows",), axis_types=(AxisType.Auto,))
+jax.config.update("jax_enable_x64", True)
+key, weights = backdraw.key(0), jnp.cos(jnp.arange(24.0)).reshape(4, 6)
+def loss(logits, weights):
+    chain = backdraw.Chain(logits[:, :2].reshape(-1, 2, 1) * jnp.ones(2), weights[:1, :4].reshape(2, 2))
+    drawn = [backdraw.gumbel_softmax(logits, hard=True, rng=key), backdraw.straight_through(logits, rng=key),
+             backdraw.stochastic_softmax(backdraw.Subset(logits, 2), rng=key),
+             backdraw.perturbed_argmax(backdraw.SpanningTree(logits), rng=key)]
+    return sum(jnp.sum(weights * x) for x in drawn) + jnp.sum(chain.entropy()) + jnp.sum(backdraw.Subset(logits, 2).mean())
+gradient = jax.grad(loss)
+logits = jnp.sin(jnp.arange(24.0)).reshape(4, 6)
+halves = [gradient(logits[i:i + 2], weights[i:i + 2]) for i in (0, 2)]
+sharded = jax.jit(jax.shard_map(gradient, mesh=mesh, in_specs=(P("rows"), P("rows")), out_specs=P("rows")))
+np.testing.assert_allclose(np.asarray(sharded(logits, weights)), np.concatenate(halves), atol=1e-12)
+shared = jax.jit(jax.shard_map(gradient, mesh=mesh, in_specs=(P(), P("rows")), out_specs=P()))
+both = sum(gradient(logits[:2], weights[i:i + 2]) for i in (0, 2))  # shared parameters: the gradients are summed
+np.testing.assert_allclose(np.asarray(shared(logits[:2], weights)), both, atol=1e-12)
+print("done")
+"""
+    assert run_python(code, XLA_FLAGS="--xla_force_host_platform_device_count=2") == "done"
