@@ -202,6 +202,11 @@ def finite_difference(f: Callable[[np.ndarray], Any], x: np.ndarray, g: Any, ste
     return out
 
 
+def suits(entry: Any, p: Any) -> bool:
+    """Whether a distribution is of the kind that an estimator states it is for, and has what it needs."""
+    return entry.domain in ("both", "discrete" if p.discrete else "continuous") and all(hasattr(p, n) for n in entry.needs)
+
+
 def call_anyhow(entry: Any, dist: Any) -> Any:
     """Call an estimator of whatever kind with no options but those it cannot do without."""
     if entry.kind == "draw":

@@ -5,10 +5,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from helpers import Library, pulled
+from helpers import Library, pulled, suits
 
 import backdraw
-from backdraw.estimators import ESTIMATORS, Entry
+from backdraw.estimators import ESTIMATORS
 
 KEY = backdraw.key(0)
 
@@ -30,12 +30,12 @@ FAMILIES: dict[str, Callable[[Any], Any]] = {
 }
 
 
-def _meets(dist: str, entry: Entry) -> bool:
-    p = FAMILIES[dist](np.zeros(3))
-    return entry.domain in ("both", "discrete" if p.discrete else "continuous") and all(hasattr(p, n) for n in entry.needs)
-
-
-EXPECTATIONS = [(e.name, d) for e in ESTIMATORS.values() for d in FAMILIES if e.kind == "expectation" and _meets(d, e)]
+EXPECTATIONS = [
+    (e.name, d)
+    for e in ESTIMATORS.values()
+    for d, make in FAMILIES.items()
+    if e.kind == "expectation" and suits(e, make(np.zeros(3)))
+]
 
 
 def check(lib: Library, f: Callable[[Any], Any], u: np.ndarray, shape: tuple[int, ...]) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from helpers import Library, call_anyhow, run_python
+from helpers import Backend, Library, call_anyhow, run_python
 
 import backdraw
 from backdraw import BackdrawError, Bernoulli, Categorical
@@ -67,6 +67,8 @@ def test_temperature_not_positive(lib: Library, f: Any, bad: Any) -> None:
 @temperatures
 @pytest.mark.parametrize("bad", [0.0, -0.5, np.inf, np.nan])
 def test_temperature_array_not_positive(lib: Library, f: Any, bad: float) -> None:
+    if lib.backend is Backend.CUPY:
+        pytest.skip("a value on the device is not waited for")
     with pytest.raises(ValueError, match=f"temperature: expected a positive finite number, got {bad}"):
         f(lib.asarray(X), temperature=lib.asarray(np.asarray(bad)))
 

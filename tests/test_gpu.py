@@ -4,7 +4,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from helpers import Backend, Library
+from helpers import Backend, Library, eps, pulled
+from latents import CASES, GRADIENTS, estimate, logits, ramp
 from user_primitives import cube, exp, sort
 
 import backdraw
@@ -15,27 +16,33 @@ pytestmark = pytest.mark.gpu
 KEY = backdraw.key(2)
 RNG = np.random.default_rng(0)
 X, G = RNG.normal(size=(20, 7)), RNG.normal(size=(20, 7))
-NAMES = [name for name, entry in ESTIMATORS.items() if entry.kind == "draw"]
+HERE = Library(Backend.NUMPY)
 
 
-def _call(name: str, dist: Any, rng: Any = KEY) -> Any:
-    entry = ESTIMATORS[name]
-    return entry(dist, **({"rng": rng} if "rng" in (entry.function.__kwdefaults__ or {}) else {}))
+@pytest.mark.parametrize(("name", "latent"), CASES)
+def test_value_and_gradient(gpu: Library, name: str, latent: str) -> None:
+    f, expected_f, x = estimate(name, latent, gpu), estimate(name, latent, HERE), logits(latent)
+    if ESTIMATORS[name].gradient == "none":
+        gpu.check(f(gpu.asarray(x)), expected_f(x), rtol=1e-6, atol=1e-9)
+        return
+    expected, expected_back = backdraw.vjp(expected_f, x)
+    g = ramp(expected.shape)
+    y, (grad,) = pulled(gpu, f, gpu.asarray(g), gpu.asarray(x))
+    gpu.check(y, expected, rtol=1e-6, atol=1e-9)
+    gpu.check(grad, expected_back(g)[0], rtol=1e-6, atol=1e-9)
 
 
-@pytest.mark.parametrize("name", NAMES)
-@pytest.mark.parametrize("dtype", ["float16", "float32", "float64"])
-def test_value_and_gradient(gpu: Library, name: str, dtype: str) -> None:
-    here = Library(Backend.NUMPY)
-    x, g = X.astype(dtype), G.astype(dtype)
-    for dist in (backdraw.Categorical, backdraw.Bernoulli):
-        expected = _call(name, dist(here.asarray(x)))
-        gpu.check(_call(name, dist(gpu.asarray(x))), expected, dtype=dtype, atol=1e-7)
-        if ESTIMATORS[name].gradient != "none":
-            expected_grad = backdraw.vjp(lambda l, dist=dist: _call(name, dist(l)), x)[1](g)[0]
-            y, pullback = backdraw.vjp(lambda l, dist=dist: _call(name, dist(l)), gpu.asarray(x))
-            gpu.check(y, expected, dtype=dtype, atol=1e-7)
-            gpu.check(pullback(gpu.asarray(g))[0], expected_grad, dtype=dtype, atol=4e-3 if dtype == "float16" else 1e-6)
+@pytest.mark.parametrize(
+    ("name", "latent"), [c for c in GRADIENTS if c[1] in ("categories", "bits") and ESTIMATORS[c[0]].kind == "draw"]
+)
+@pytest.mark.parametrize("dtype", ["float16", "float32"])
+def test_narrow_dtypes(gpu: Library, name: str, latent: str, dtype: str) -> None:
+    x = logits(latent).astype(dtype)
+    expected, back = backdraw.vjp(estimate(name, latent, HERE), x)
+    g = ramp(expected.shape).astype(dtype)
+    y, (grad,) = pulled(gpu, estimate(name, latent, gpu), gpu.asarray(g), gpu.asarray(x))
+    gpu.check(y, expected, dtype=dtype, atol=4 * eps(dtype))
+    gpu.check(grad, back(g)[0], dtype=dtype, atol=4 * eps(dtype))
 
 
 @pytest.mark.parametrize("kind", TRANSFORMS)

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from helpers import Backend, Library, pulled
+from helpers import Backend, Library, pulled, suits
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
@@ -14,11 +14,7 @@ import backdraw
 from backdraw.estimators import ESTIMATORS
 
 P = backdraw.Categorical(np.zeros(2))
-DRAWS = [
-    e.name
-    for e in ESTIMATORS.values()
-    if e.kind == "draw" and e.gradient != "none" and e.domain != "continuous" and all(hasattr(P, n) for n in e.needs)
-]
+DRAWS = [e.name for e in ESTIMATORS.values() if e.kind == "draw" and e.gradient != "none" and suits(e, P)]
 KEY = backdraw.key(7)
 
 

@@ -64,20 +64,21 @@ class CuPyBackend(StandardBackend):
 
 def _words(rng: Any, n: int) -> Array:
     if not isinstance(rng, Key):
-        return _generator(rng).integers(0, 1 << 32, n, dtype=np.int64)
+        high, low = _generator(rng).integers(0, 1 << 16, (2, n), dtype=np.int64)  # 1 << 32 overflows before CuPy 14.2
+        return (high << 16) | low
     count = cupy.arange(n, dtype=np.int64)
     x0, x1 = threefry2x32(*rng.ints(), count >> 32, count & MASK, mask=MASK)
     return x0 ^ x1
 
 
 @cache
-def _default() -> Any:
+def _default(device: int) -> Any:  # noqa: ARG001  # a generator works on the device alone on which it was made
     return cupy.random.default_rng()
 
 
 def _generator(rng: Any) -> Any:
     if rng is None:
-        return _default()
+        return _default(cupy.cuda.get_device_id())
     if isinstance(rng, cupy.random.Generator):
         return rng
     if isinstance(rng, numbers.Integral) and not isinstance(rng, bool):

@@ -3,75 +3,40 @@
 from collections.abc import Callable
 from typing import Any
 
-import numpy as np
+import latents
 import pytest
-from problems import expectation
+from helpers import Backend, Library
+from latents import CASES, GRADIENTS
 
 import backdraw
 from backdraw.estimators import ESTIMATORS
 
 torch: Any = pytest.importorskip("torch")
 pytestmark = pytest.mark.needs("torch")
-
-KEY = backdraw.key(3)
-RNG = np.random.default_rng(1)
-STEPS = torch.tensor(RNG.normal(size=(3, 3)))
-LATENTS: dict[str, tuple[Callable[[Any], Any], tuple[int, ...]]] = {
-    "categories": (backdraw.Categorical, (3, 5)),
-    "another axis": (lambda l: backdraw.Categorical(l, axis=0), (5, 3)),
-    "bits": (backdraw.Bernoulli, (3, 5)),
-    "subset": (lambda l: backdraw.Subset(l, 2), (3, 5)),
-    "order": (lambda l: backdraw.PlackettLuce(l, 2), (3, 4)),
-    "permutation": (lambda l: backdraw.Permutation(l, iterations=2), (2, 3, 3)),
-    "tree": (backdraw.SpanningTree, (2, 6)),
-    "arborescence": (backdraw.Arborescence, (2, 4, 4)),
-    "chain": (lambda l: backdraw.Chain(l, STEPS), (2, 4, 3)),
-}
-
-
-def logits(*shape: int) -> Any:
-    return torch.tensor(np.random.default_rng(0).normal(size=shape))
-
-
-def ramp(x: Any) -> Any:
-    return torch.cos(torch.arange(x.numel(), dtype=x.dtype)).reshape(x.shape)
-
-
-def f(x: Any) -> Any:
-    s = (x * ramp(x[0])).flatten(1).sum(1)
-    return s.cos() + s * s / 4
-
-
-def serves(name: str, latent: str) -> bool:
-    """Whether the estimator says that it takes such a latent."""
-    try:
-        of(name, latent)(logits(*LATENTS[latent][1]))
-    except TypeError:
-        return False
-    return True
+TORCH = Library(Backend.TORCH)
 
 
 def of(name: str, latent: str) -> Callable[[Any], Any]:
     """Return the draw, or the estimate of the mean of f, as a function of the logits."""
-    make, entry = LATENTS[latent][0], ESTIMATORS[name]
-    if entry.kind == "expectation":
-        return lambda l: expectation(name, f, make(l), KEY)
-    draws = {"rng": KEY} if "rng" in (entry.function.__kwdefaults__ or {}) else {}
-    return lambda l: entry(make(l), **draws)
+    return latents.estimate(name, latent, TORCH)
 
 
-CASES = [(name, latent) for latent in LATENTS for name in ESTIMATORS if serves(name, latent)]
-GRADIENTS = [case for case in CASES if ESTIMATORS[case[0]].gradient != "none"]
+def logits(latent: str, *more: int) -> Any:
+    return TORCH.asarray(latents.logits(latent, *more))
+
+
+def ramp(x: Any) -> Any:
+    return TORCH.asarray(latents.ramp(tuple(x.shape)))
 
 
 def test_cases() -> None:
-    assert {name for name, _ in CASES} == {name for name, entry in ESTIMATORS.items() if entry.domain != "continuous"}
+    assert {name for name, _ in CASES} == set(ESTIMATORS)
     assert len(CASES) > 150
 
 
 @pytest.mark.parametrize(("name", "latent"), CASES)
 def test_vmap(name: str, latent: str) -> None:
-    g, x = of(name, latent), logits(2, *LATENTS[latent][1])
+    g, x = of(name, latent), logits(latent, 2)
     torch.testing.assert_close(torch.func.vmap(g)(x), torch.stack([g(row) for row in x]))
 
 
@@ -81,7 +46,7 @@ def test_vmap_of_gradients(name: str, latent: str) -> None:
         y = of(name, latent)(l)
         return (y * ramp(y)).sum()
 
-    x = logits(2, *LATENTS[latent][1])
+    x = logits(latent, 2)
     found, rows = torch.func.vmap(torch.func.grad(loss))(x), [row.clone().requires_grad_() for row in x]
     for row in rows:
         loss(row).backward()
@@ -91,12 +56,12 @@ def test_vmap_of_gradients(name: str, latent: str) -> None:
 @pytest.mark.parametrize("name", ["gumbel_softmax", "reinmax", "indecater", "muprop"])
 def test_tensors_made_in_inference_mode(name: str) -> None:
     with torch.inference_mode():
-        x = logits(*LATENTS["categories"][1])
+        x = logits("categories")
     torch.testing.assert_close(of(name, "categories")(x), of(name, "categories")(x.clone()))
 
 
 def test_solvers_see_the_values_of_negative_views() -> None:
-    x = logits(2, 3, 3)
+    x = logits("permutation")
     negative = torch._neg_view(-x)
     assert negative.is_neg()
     assert torch.equal(of("blackbox", "permutation")(negative), of("blackbox", "permutation")(x))
@@ -104,15 +69,15 @@ def test_solvers_see_the_values_of_negative_views() -> None:
 
 @pytest.mark.parametrize(("name", "latent"), GRADIENTS)
 def test_what_a_pullback_returns_has_no_graph(name: str, latent: str) -> None:
-    x = logits(*LATENTS[latent][1])
+    x = logits(latent)
     y, pullback = backdraw.vjp(of(name, latent), x)
     assert not y.requires_grad
     assert not pullback(ramp(y))[0].requires_grad
 
 
-OF_A_MEAN_OR_RELAXATION = {
+OF_A_MEAN_RELAXATION_OR_PATH = {
     *("stochastic_softmax", "stochastic_softmax_hard", "gumbel_softmax", "gumbel_softmax_hard", "hard_concrete"),
-    *("gapped_straight_through", "straight_through", "select", "exact"),
+    *("gapped_straight_through", "straight_through", "select", "exact", "reparameterize", "pathwise"),
 }
 
 
@@ -120,9 +85,9 @@ OF_A_MEAN_OR_RELAXATION = {
 @pytest.mark.parametrize("name", sorted({name for name, _ in GRADIENTS}))
 def test_forward_mode(name: str) -> None:
     latent = next(latent for n, latent in GRADIENTS if n == name)
-    g, x = of(name, latent), logits(*LATENTS[latent][1])
+    g, x = of(name, latent), logits(latent)
     v = ramp(x)
-    if name not in OF_A_MEAN_OR_RELAXATION:
+    if name not in OF_A_MEAN_RELAXATION_OR_PATH:
         with pytest.raises(backdraw.GradientError, match="has no forward-mode rule"):
             torch.func.jvp(g, (x,), (v,))
         return
@@ -136,7 +101,7 @@ def test_forward_mode(name: str) -> None:
 def test_writing_to_an_array_alters_no_gradient(name: str, latent: str, write: str) -> None:
     # Nor does it fail, but with torch's own message where the rule looks at what was written to.
     def gradient(write: str) -> Any:
-        x = logits(*LATENTS[latent][1]).requires_grad_()
+        x = logits(latent).requires_grad_()
         z = x * 1.0
         y = of(name, latent)(z)
         g = ramp(y)

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import scipy.stats
-from helpers import Backend, Library, eps, pulled, sigmoid, softmax
+from helpers import Backend, Library, eps, pulled, sigmoid, softmax, suits
 
 import backdraw
 from backdraw.estimators import ESTIMATORS, Entry
@@ -72,8 +72,7 @@ def _meets(dist: str, entry: Entry) -> bool:
     """Whether a distribution has what an estimator states that it is for."""
     made = DISTRIBUTIONS[dist].make(np.zeros(4), Library(Backend.NUMPY))
     p = backdraw.Categorical(made) if dist == "array" else made  # those for bits test an array in their own files
-    kind = "discrete" if p.discrete else "continuous"
-    return entry.domain in ("both", kind) and all(hasattr(p, need) for need in entry.needs)
+    return suits(entry, p)
 
 
 PAIRS = [(e, d) for e, d in itertools.product(ESTIMATORS, DISTRIBUTIONS) if _meets(d, ESTIMATORS[e])]
