@@ -53,10 +53,11 @@ def test_a_process_that_dies_loses_nothing(tmp_path: Path) -> None:
     assert numbers(found) == numbers(run())
 
 
-def test_on_a_cluster_of_which_a_worker_dies(tmp_path: Path) -> None:
+@pytest.mark.parametrize("workers", [1, 2])
+def test_on_a_cluster_of_which_a_worker_dies(tmp_path: Path, workers: int) -> None:
     distributed = pytest.importorskip("distributed")
     f = functools.partial(doomed, mark=tmp_path / "died", parent=os.getpid())
-    with distributed.LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None) as cluster:
+    with distributed.LocalCluster(n_workers=workers, threads_per_worker=1, dashboard_address=None) as cluster:
         found = run(over_cluster(cluster.scheduler_address), (f, PROBLEMS["shared-bernoulli"].make(np)[1]))
     assert (tmp_path / "died").exists()
     assert numbers(found) == numbers(run())

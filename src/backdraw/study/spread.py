@@ -85,8 +85,8 @@ def over_cluster(address: str) -> Callable[[Callable[..., Any], Iterable[Any]], 
         raise InvalidValueError(f"scheduler: there is none at {address!r}: {error}") from None
 
     def spread(work: Callable[..., Any], jobs: Iterable[Any]) -> Iterator[Any]:
-        sent = client.scatter(work, broadcast=True)
-        futures = [client.submit(_call, sent, job, pure=False) for job in jobs]
+        # The function goes with every job: scattered, it would be lost if all workers died at once.
+        futures = [client.submit(work, job, pure=False) for job in jobs]
         try:
             for future in futures:
                 yield future.result()
@@ -95,7 +95,3 @@ def over_cluster(address: str) -> Callable[[Callable[..., Any], Iterable[Any]], 
             client.close()
 
     return spread
-
-
-def _call(work: Callable[..., Any], job: Any) -> Any:
-    return work(job)
