@@ -8,6 +8,7 @@ from typing import Any
 
 import array_api_compat.cupy as xp
 import cupy
+import cupyx
 import numpy as np
 
 from backdraw.backend import Array
@@ -33,6 +34,11 @@ class CuPyBackend(StandardBackend):
     def owns(self, x: object) -> bool:
         """Whether `x` is a CuPy array."""
         return isinstance(x, cupy.ndarray)
+
+    def inverse(self, x: Array) -> Array:
+        """Have CuPy raise: of a singular matrix it returns whatever was in memory."""
+        with cupyx.errstate(linalg="raise"):
+            return super().inverse(x)
 
     def noise(self, kind: str, rng: Any, shape: tuple[int, ...], dtype: Any, device: Any) -> Array:
         """Noise from CuPy's generators or a key."""
