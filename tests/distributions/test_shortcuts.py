@@ -61,6 +61,19 @@ def test_the_inverse_is_refused_where_it_is_wrong(monkeypatch: pytest.MonkeyPatc
     assert not said[-1]
 
 
+def test_the_inverse_cancels_little_in_gradients() -> None:
+    # A triangle with one strong edge a: trees (a, b), (a, c) and (b, c), which the third hardly ever is.
+    logits = np.asarray([9.667650679328675, -3.469685785210005, -2.2713859221440766])
+    g = np.asarray([2.6, -1.07, 0.42])
+    p = np.exp([logits[0] + logits[1], logits[0] + logits[2], logits[1] + logits[2]])
+    ab, ac, bc = p / np.sum(p)
+    # p_i p_j (s_i - s_j) of each pair of trees, s = <g, x>, goes to the edges of the one and from those of the other.
+    b_c, a_c, a_b = ab * ac * (g[1] - g[2]), ab * bc * (g[0] - g[2]), ac * bc * (g[0] - g[1])
+    exact = [a_c + a_b, b_c - a_b, -b_c - a_c]
+    found = backdraw.vjp(lambda u: SpanningTree(u).mean(), logits)[1](g)[0]
+    np.testing.assert_allclose(found, exact, rtol=0, atol=1e-11)
+
+
 @pytest.mark.parametrize("weight", [-np.inf, -600.0])
 def test_a_graph_in_two_parts_has_no_inverse(weight: float) -> None:
     logits = np.asarray([0.0, weight, weight, weight, weight, 0.0])  # of 4 nodes: 0-1 and 2-3, and what joins them

@@ -43,7 +43,12 @@ def accurate(be: Backend, g: Array, own: Array, r: Array, both: Array) -> Array:
 
 def tangent(be: Backend, g: Array, dw: Array, edges: trees.Edges | None) -> Array:
     """Return the tangent of the resistances of the edges for that of their weights."""
-    return -resistances(be, g @ (trees.laplacian(be, dw, edges)[0] @ g), edges, trees.count_of(dw))[0]
+    # Rounded, the product is not symmetric by far: what the products with G amplify cancels between its two halves alone.
+    # With both, w_e times the error is at most n u sqrt(2 tau) (G_ii + G_jj) / R_e of the marginal, per largest |dw / w|. As R
+    # is at least 1 / D_ii, the fraction is at most 2 tau, and where `accurate` holds all of it is under the tolerance.
+    count, x = trees.count_of(dw), g @ (trees.laplacian(be, dw, edges)[0] @ g)
+    twice = trees.of_edges(be, x + be.xp.matrix_transpose(x), edges, count)
+    return twice - trees.sums_of_ends(be, _diagonal(be, x), edges, count)
 
 
 def _diagonal(be: Backend, g: Array) -> Array:
