@@ -12,6 +12,7 @@ from backdraw import Bernoulli, Categorical
 POSTERIOR = np.random.default_rng(3).normal(size=(4, 2, 3))
 PRIOR = np.random.default_rng(4).normal(size=(2, 3))
 KEY = backdraw.key(5)
+
 BETWEEN = {  # the divergence of two distributions whose parameters these are
     "Bernoulli": lambda p, q: backdraw.kl(Bernoulli(p), Bernoulli(q)),
     "Categorical": lambda p, q: backdraw.kl(Categorical(p), Categorical(q)),

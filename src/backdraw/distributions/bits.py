@@ -167,7 +167,7 @@ def _kl_vjp(be: Backend, residuals: Any, g: Array) -> tuple[Array, Array]:
     p_logits, q_logits = residuals
     xp, p, q = be.xp, widened(be, residuals[0]), widened(be, residuals[1])
     ratio = xp.where(xp.isinf(p), 0.0, p) - xp.where(xp.isinf(q), 0.0, q)
-    to_p, to_q = g * ratio * _slope(be, p), g * (be.sigmoid(q) - be.sigmoid(p))
+    to_p, to_q = g * ratio * _slope(be, p), g * xp.where(xp.isinf(q), 0.0, be.sigmoid(q) - be.sigmoid(p))
     return be.cast(to_p, p_logits.dtype), be.cast(to_q, q_logits.dtype)
 
 

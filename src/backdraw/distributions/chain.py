@@ -146,6 +146,14 @@ class Chain(Distribution):
         """Entropy in nats, of the batch shape."""
         return paths.entropy(self.unary, self.pairwise)
 
+    def kl(self, other: "Chain") -> Array:
+        """KL(self || other) in nats, of the batch shape."""
+        for name in self.parameters:
+            mine, given = tuple(getattr(self, name).shape), tuple(getattr(other, name).shape)
+            if mine != given:
+                raise InvalidValueError(f"q: expected {name} of shape {mine}, got {given}")
+        return paths.kl(self.unary, self.pairwise, other.unary, other.pairwise)
+
     def log_partition(self) -> Array:
         """Logarithm of the sum, over all paths, of the exponential of their utility; of the batch shape."""
         return paths.log_partition(self.unary, self.pairwise)

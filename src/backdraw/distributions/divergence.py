@@ -13,7 +13,8 @@ from backdraw.errors import InvalidTypeError, InvalidValueError
 def kl(p: Distribution, q: Distribution, *, samples: int = 1, rng: Any = None) -> Array:
     r"""Kullback-Leibler divergence :math:`\sum_x p(x) \log(p(x) / q(x))`, differentiable in both.
 
-    Exact where a closed form is known, as for Categorical and Bernoulli. Otherwise, as for Concrete, the mean of
+    Exact where a closed form is known, as for Categorical, Bernoulli and Normal, or an algorithm for the sum over all values,
+    as for Subset, SpanningTree, Arborescence and Chain. Otherwise, as for Concrete, the mean of
     :math:`\log p(x) - \log q(x)` over draws x of p, which are functions of p's parameters and noise: in log space, where
     draws at low temperature do not underflow and the divergence is the same.
 
@@ -29,7 +30,8 @@ def kl(p: Distribution, q: Distribution, *, samples: int = 1, rng: Any = None) -
     Returns
     -------
     array, of the batch shapes' common shape
-        In nats. +inf where p gives weight to a value that q excludes. An estimate may be negative.
+        In nats. +inf where p gives weight to a value that q excludes; 0, with no gradient, where p has no value, such as a row
+        of which all is masked. An estimate may be negative.
 
     Raises
     ------
@@ -37,7 +39,7 @@ def kl(p: Distribution, q: Distribution, *, samples: int = 1, rng: Any = None) -
         If `p` and `q` are not two distributions of one class that knows its divergence, or of different frameworks, or
         `samples` is no integer, or `rng` is given for a closed form or of another framework.
     ValueError
-        If their shapes do not broadcast, or `samples` is less than 1 or given for a closed form.
+        If their shapes do not broadcast, k, edges or root differ, or `samples` is less than 1 or given for a closed form.
 
     Notes
     -----

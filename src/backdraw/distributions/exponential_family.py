@@ -1,7 +1,7 @@
 """Exponential families of 0/1 arrays: what their distributions share, given the computations of a `Family`."""
 
 from abc import ABC, abstractmethod
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 from backdraw import random
 from backdraw.backend import Array
@@ -77,6 +77,16 @@ class ExponentialFamily(Distribution, ABC):
     def entropy(self) -> Array:
         """Entropy in nats, of the batch shape."""
         return family_law.entropy(self.logits, **self._static)
+
+    def kl(self, other: Self) -> Array:
+        """KL(self || other) in nats, of the batch shape."""
+        mine, given = tuple(self.logits.shape), tuple(other.logits.shape)
+        if mine != given:
+            raise InvalidValueError(f"q: expected logits of shape {mine}, got {given}")
+        for name in self.plain:
+            if getattr(self, name) != getattr(other, name):
+                raise InvalidValueError(f"q: expected the {name} of p, {getattr(self, name)}, got {getattr(other, name)}")
+        return family_law.kl(self.logits, other.logits, **self._static)
 
     def mean(self, *, temperature: Any = 1.0, regularizer: str = "entropy") -> Array:
         """Marginals: the probability of each entry to be 1, of the logits divided by `temperature`."""

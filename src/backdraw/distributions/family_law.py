@@ -189,3 +189,45 @@ def _pulled_entropy(be: Backend, u: Array, *, family: Family) -> Array:
 
 
 entropy.defvjp(lambda be, u, **static: (entropy.function(be, u, **static), (u,)), _entropy_vjp)
+
+
+@primitive(linear=True, loops=True)
+def kl(be: Backend, u: Array, v: Array, *, family: Family, event: int) -> Array:
+    """``sum(m * (u - v)) - log_partition(u) + log_partition(v)`` of u's marginals m; +inf where they need what v excludes."""
+    with be.double():
+        value = be.rowwise(_kl, rows_of(be, u, event), rows_of(be, v, event), family=family)
+        return be.xp.astype(value[..., 0], u.dtype)
+
+
+def _gap(be: Backend, u: Array, v: Array) -> Array:
+    return finite(be, scaled(be, u, 1.0)) - finite(be, scaled(be, v, 1.0))
+
+
+def _kl(be: Backend, u: Array, v: Array, *, family: Family) -> Array:
+    xp, m = be.xp, family.marginals(be, u, temperature=1.0)[..., : u.shape[-1]]
+    own, other = family.log_partition(be, u), family.log_partition(be, v)
+    impossible = xp.any((m > 0) & (v == -xp.inf), axis=-1, keepdims=True) | (other == -xp.inf)
+    value = xp.sum(m * _gap(be, u, v), axis=-1, keepdims=True) + finite(be, other) - finite(be, own)
+    return xp.where(own == -xp.inf, 0.0, xp.where(impossible, xp.inf, value))
+
+
+def _kl_vjp(be: Backend, residuals: Any, g: Array, *, family: Family, event: int) -> tuple[Array, Array]:
+    u, v = residuals
+    xp = be.xp
+    with be.double():
+        g = xp.astype(g, xp.float64)
+        rows = (rows_of(be, x, event) for x in (u, v))
+        to_u, to_v = (xp.reshape(x, u.shape) for x in be.rowwise(_pulled_kl, *rows, family=family))
+        return xp.astype(_expand(g, event) * to_u, u.dtype), xp.astype(_expand(g, event) * to_v, v.dtype)
+
+
+def _pulled_kl(be: Backend, u: Array, v: Array, *, family: Family) -> tuple[Array, Array]:
+    xp, n = be.xp, u.shape[-1]
+    packed = family.marginals(be, u, temperature=1.0)
+    m, other = packed[..., :n], family.marginals(be, v, temperature=1.0)[..., :n]
+    # Without a value of u the divergence is 0 whatever v is; what v excludes has no gradient.
+    none = xp.all(m == 0, axis=-1, keepdims=True) | (v == -xp.inf)
+    return family.pulled(be, u, packed, _gap(be, u, v), temperature=1.0), xp.where(none, 0.0, other - m)
+
+
+kl.defvjp(lambda be, u, v, **static: (kl.function(be, u, v, **static), (u, v)), _kl_vjp)

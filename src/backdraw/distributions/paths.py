@@ -108,6 +108,54 @@ entropy.defvjp(_entropy_fwd, _entropy_bwd)
 
 
 @primitive(linear=True, loops=True)
+def kl(be: Backend, u: Array, w: Array, a: Array, b: Array) -> Array:
+    """Mean difference of a path's utilities, those of p less those of q, a and b, and the log-partitions' the other way."""
+    return _kl_fwd(be, u, w, a, b)[0]
+
+
+def _kl_fwd(be: Backend, u: Array, w: Array, a: Array, b: Array) -> tuple[Array, Any]:
+    xp = be.xp
+    with be.double():
+        v, kernels = markov.kernels(be, u, w)
+        own, other = (be.logsumexp(x)[..., 0] for x in (v, markov.kernels(be, a, b)[0]))
+        m = markov.marginals(be, v, kernels)
+        both, (of_states, of_steps) = markov.pairs(m, kernels), markov.time_first(be, a, b)
+        impossible = xp.any((m > 0) & (of_states == -xp.inf), axis=(0, -1)) | (other == -xp.inf)
+        impossible = impossible | xp.any((both > 0) & (of_steps == -xp.inf), axis=(0, -2, -1))
+        states, steps = _gaps(be, u, w, a, b)
+        value = xp.sum(m * states, axis=(0, -1)) + xp.sum(both * steps, axis=(0, -2, -1))
+        value = value + _finite(be, other) - _finite(be, own)
+        value = xp.where(own == -xp.inf, 0.0, xp.where(impossible, xp.inf, value))
+        return be.cast(value, u.dtype), (u, w, a, b, m, *kernels)
+
+
+def _gaps(be: Backend, u: Array, w: Array, a: Array, b: Array) -> tuple[Array, ...]:
+    pairs = zip(markov.time_first(be, u, w), markov.time_first(be, a, b), strict=True)
+    return tuple(_finite(be, mine) - _finite(be, other) for mine, other in pairs)
+
+
+def _kl_bwd(be: Backend, residuals: Any, g: Array) -> tuple[Array, Array, Array, Array]:
+    u, w, a, b, m, *kernels = residuals
+    xp = be.xp
+    with be.double():
+        each, pair = _over_path(be.cast(g, m.dtype))
+        states, steps = _gaps(be, u, w, a, b)
+        to_u, to_w = markov.covariance(be, kernels, m, each * states, w, pair * steps)
+        v, others = markov.kernels(be, a, b)
+        other = markov.marginals(be, v, others)
+        of_states, of_steps = markov.time_first(be, a, b)
+        # Without a path of p the divergence is 0 whatever q is; what q excludes has no gradient.
+        none, barred = _over_path(xp.all(m == 0, axis=(0, -1)))
+        to_a = xp.where(none | (of_states == -xp.inf), 0.0, each * (other - m))
+        to_b = markov.pairs(other, others) - markov.pairs(m, kernels)
+        to_b = xp.where(barred | (of_steps == -xp.inf), 0.0, pair * to_b)
+        return (to_u, to_w, *_back(be, a, b, to_a, to_b))
+
+
+kl.defvjp(_kl_fwd, _kl_bwd)
+
+
+@primitive(linear=True, loops=True)
 def log_prob(be: Backend, u: Array, w: Array, x: Array) -> Array:
     """Return the utility of the path x less the log-partition; -inf where x takes a step of probability 0."""
     return _log_prob_fwd(be, u, w, x)[0]

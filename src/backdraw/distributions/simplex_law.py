@@ -97,7 +97,9 @@ def _kl_vjp(be: Backend, residuals: Any, g: Array, *, axis: int) -> tuple[Array,
     p, ratio = xp.exp(logp), _finite(xp, logp) - _finite(xp, logq)
     g = xp.expand_dims(g, axis=axis)
     to_p = g * p * (ratio - xp.sum(p * ratio, axis=axis, keepdims=True))
-    to_q = g * (xp.exp(logq) - p)
+    # Without a category in p the divergence is 0 whatever q is; what q excludes has no gradient.
+    some = xp.any(logp > -xp.inf, axis=axis, keepdims=True) & (logq > -xp.inf)
+    to_q = g * xp.where(some, xp.exp(logq) - p, 0.0)
     return be.cast(to_p, p_logits.dtype), be.cast(to_q, q_logits.dtype)
 
 

@@ -140,11 +140,12 @@ def _kl(be: Backend, u: Array, v: Array, *, k: int) -> Array:
     xp = be.xp
     p, q = (balance.odds(be, w, k, 1.0).x for w in (u, v))
     chances = elementary.inclusion(be, p, k)
-    value = elementary.log_total(be, q, k) - _finite(be, elementary.log_total(be, p, k))
+    own = elementary.log_total(be, p, k)
+    value = elementary.log_total(be, q, k) - _finite(be, own)
     for chance, logp, logq in zip(chances, _log_bits(be, p), _log_bits(be, q), strict=True):
         value = value + be.row_sum(_times(be, chance, logp) - _times(be, chance, logq))
     impossible = xp.any((chances[0] > 0) & (v == -xp.inf), axis=-1, keepdims=True)
-    return xp.where(impossible, xp.inf, value)
+    return xp.where(own == -xp.inf, 0.0, xp.where(impossible, xp.inf, value))
 
 
 def _kl_in_p(be: Backend, u: Array, v: Array, *, k: int) -> Array:
@@ -153,7 +154,9 @@ def _kl_in_p(be: Backend, u: Array, v: Array, *, k: int) -> Array:
 
 
 def _kl_in_q(be: Backend, u: Array, v: Array, *, k: int) -> Array:
-    return _marginals_of(be, v, k) - _marginals_of(be, u, k)
+    p, q = (_marginals_of(be, w, k) for w in (u, v))
+    none = be.xp.all(p == 0, axis=-1, keepdims=True) | (v == -be.xp.inf)
+    return be.xp.where(none, 0.0, q - p)
 
 
 kl = OfRows(_kl, _kl_in_p, _kl_in_q)
