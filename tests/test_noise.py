@@ -15,6 +15,7 @@ from backdraw.random import TRANSFORMS, bits, uniform_of_words
 LAWS = {
     "uniform": scipy.stats.uniform(),
     "exponential": scipy.stats.expon(),
+    "waiting": scipy.stats.expon(),
     "gumbel": scipy.stats.gumbel_r(),
     "logistic": scipy.stats.logistic(),
     "laplace": scipy.stats.laplace(),
@@ -46,7 +47,7 @@ def test_law_from_a_key(framework: Library, kind: str, dtype: str) -> None:
 @pytest.mark.parametrize("n", [4000, 50_000, 1_300_000])
 def test_law_from_the_frameworks_own_source(framework: Library, kind: str, n: int) -> None:
     # Three sizes: each framework's way for little noise, for much, and for more than one chunk.
-    if n > 10**6 and (kind in ("logistic", "exponential") or framework.backend is Backend.JAX):
+    if n > 10**6 and (kind in ("logistic", "exponential", "waiting") or framework.backend is Backend.JAX):
         pytest.skip("the size makes no difference to this kind, or to JAX")
     x = framework.be.noise(kind, 12345, (n,), framework.dtype("float32"), framework.device)
     follows(framework.to_numpy(x).astype(np.float64)[:400_000], LAWS[kind])
@@ -95,11 +96,24 @@ def test_uniforms_near_zero_are_fine_grained(lib: Library) -> None:
     np.testing.assert_allclose(-np.expm1(-np.exp(-gumbel)), (w + 0.5) / 2.0**32, rtol=3e-6)
 
 
-def test_both_tails_of_laplace_noise_are_kept(lib: Library) -> None:
+@pytest.mark.parametrize(
+    ("kind", "least"), [("laplace", -33 * math.log(2.0)), ("logistic", -math.log(24 * math.log(2.0) * 2**33))]
+)
+def test_both_tails_are_kept(lib: Library, kind: str, least: float) -> None:
     u = uniform_of_words(lib.be, lib.asarray(np.asarray([0, 2, 2**31, TOP], np.int64), "int64"), lib.dtype("float32"))
-    noise = lib.to_numpy(TRANSFORMS["laplace"][1](lib.xp, u, lib.xp.flip(u))).astype(np.float64)
-    np.testing.assert_allclose(noise[0], -33 * math.log(2.0), rtol=1e-6)
-    np.testing.assert_array_equal(noise, -noise[::-1])
+    noise = lib.to_numpy(TRANSFORMS[kind][1](lib.xp, u + 0.0, lib.xp.flip(u))).astype(np.float64)
+    np.testing.assert_allclose(noise[0], least, rtol=1e-6)
+    np.testing.assert_allclose(noise, -noise[::-1], rtol=1e-6)
+
+
+def test_both_tails_of_waiting_times_are_kept(lib: Library) -> None:
+    # Below 1 of the first uniform, P(e < x) = u; above it of the second, P(e > x) = v / e.
+    w = np.asarray([0, 1, 2, 3, 10, 1000, 65_537], np.int64)
+    u = uniform_of_words(lib.be, lib.asarray(w, "int64"), lib.dtype("float32"))
+    late = 0.0 * u + 0.9
+    early, last = (lib.to_numpy(TRANSFORMS["waiting"][1](lib.xp, *pair)).astype(np.float64) for pair in ((u, late), (late, u)))
+    np.testing.assert_allclose(-np.expm1(-early), (w + 0.5) / 2.0**32, rtol=1e-6)
+    np.testing.assert_allclose(np.exp(-last), math.exp(-1.0) * (w + 0.5) / 2.0**32, rtol=1e-5)
 
 
 def test_float16_logits_get_float32_noise(lib: Library) -> None:

@@ -112,6 +112,7 @@ class _InPlace:
     sqrt = staticmethod(lambda x: np.sqrt(x, out=x))
     cos = staticmethod(lambda x: np.cos(x, out=x))
     negative = staticmethod(lambda x: np.negative(x, out=x))
+    where = staticmethod(np.where)
 
 
 def noise(kind: str, source: Source, shape: tuple[int, ...], dtype: Any) -> np.ndarray:
@@ -139,14 +140,17 @@ def noise(kind: str, source: Source, shape: tuple[int, ...], dtype: Any) -> np.n
 
 def little_noise(kind: str, rng: np.random.Generator, shape: tuple[int, ...], dtype: Any) -> np.ndarray | None:
     """Noise in few calls, or None if there is no short way: for few elements, the calls are what it costs."""
-    if kind not in ("exponential", "gumbel", "normal") or math.prod(shape) > FEW:
+    if kind not in ("exponential", "waiting", "gumbel", "logistic", "normal") or math.prod(shape) > FEW:
         return None
     if kind == "normal":
         return rng.standard_normal(shape, dtype)
     # Drawn in float64: NumPy's float32 exponentials are coarse near 0, where the largest Gumbels come from. Some are 0.
-    e = rng.standard_exponential(shape).astype(dtype, copy=False)
+    e = rng.standard_exponential((2, *shape) if kind == "logistic" else shape).astype(dtype, copy=False)
     np.maximum(e, 2.0**-60, out=e)
-    return e if kind == "exponential" else np.negative(np.log(e, e), e)
+    if kind == "logistic":
+        odds = np.divide(e[0, ...], e[1, ...], e[0, ...])
+        return np.log(odds, odds)
+    return np.negative(np.log(e, e), e) if kind == "gumbel" else e
 
 
 def _uniform(words: np.ndarray, out: np.ndarray) -> np.ndarray:

@@ -235,15 +235,26 @@ def bits(key: Key, shape: int | tuple[int, ...] = (), width: int = 32) -> np.nda
 
 
 # --------------------------------------------------------------------------------------------------------- noise
+def _exponential(xp: Any, u: Array) -> Array:
+    return xp.negative(xp.log1p(xp.negative(u)))
+
+
+def _waiting(xp: Any, u: Array, v: Array) -> Array:
+    early = _exponential(xp, u)  # an exponential that is over 1 is one more than an exponential
+    return xp.where(early < 1.0, early, 1.0 - xp.log(v))
+
+
 # Each transform takes the namespace and uniforms in (0, 1), and says how many uniforms an element takes. A uniform is
-# fine-grained near 0 and coarse near 1: log1p(-u) keeps the upper tail of a Gumbel to 2**-32, log(u) would not. The
-# namespace's functions get nothing that is used again, so that they may work in place.
+# fine-grained near 0, to 2**-32, and coarse near 1, to 2**-24 in float32. So log1p(-u) keeps the upper tail of a Gumbel, which
+# is the lower one of an exponential; where both tails count, there are two uniforms. The namespace's functions get nothing
+# that is used again, so that they may work in place.
 TRANSFORMS: dict[str, tuple[int, Callable[..., Array]]] = {
     "uniform": (1, lambda xp, u: u),  # noqa: ARG005
-    "exponential": (1, lambda xp, u: xp.negative(xp.log1p(xp.negative(u)))),
-    "gumbel": (1, lambda xp, u: xp.negative(xp.log(xp.negative(xp.log1p(xp.negative(u)))))),
-    "logistic": (1, lambda xp, u: xp.log(u / (1.0 - u))),
-    "laplace": (2, lambda xp, u, v: xp.log(u / v)),  # of one uniform, the upper tail would end at 2**-24 in float32
+    "exponential": (1, _exponential),  # for races, which the least one wins
+    "waiting": (2, _waiting),  # an exponential with both its tails
+    "gumbel": (1, lambda xp, u: xp.negative(xp.log(_exponential(xp, u)))),
+    "logistic": (2, lambda xp, u, v: xp.log(_exponential(xp, u) / _exponential(xp, v))),
+    "laplace": (2, lambda xp, u, v: xp.log(u / v)),
     "normal": (2, lambda xp, u, v: xp.sqrt(xp.log1p(xp.negative(u)) * -2.0) * xp.cos(v * (2.0 * math.pi))),
 }
 

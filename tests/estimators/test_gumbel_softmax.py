@@ -13,9 +13,9 @@ from backdraw.random import bits
 KEY = backdraw.key(4)
 RNG = np.random.default_rng(2)
 LOGITS, G = RNG.normal(size=(2, 6, 5)), RNG.normal(size=(2, 6, 5))
-U = (bits(KEY, LOGITS.shape) + 0.5) / 2.0**32  # the same noise, from the words of the key
+U, V = (bits(KEY, (2, *LOGITS.shape)) + 0.5) / 2.0**32  # the same noise, from the words of the key
 GUMBEL = -np.log(-np.log1p(-U))
-LOGISTIC = np.log(U) - np.log1p(-U)
+LOGISTIC = np.log(np.log1p(-U) / np.log1p(-V))
 
 
 @pytest.mark.parametrize("temperature", [0.1, 0.7, 1.0, 5.0, 1])

@@ -13,8 +13,8 @@ from backdraw.random import bits
 KEY = backdraw.key(9)
 RNG = np.random.default_rng(4)
 LOGITS, G = 2 * RNG.normal(size=(4, 5)), RNG.normal(size=(4, 5))
-U = (bits(KEY, LOGITS.shape) + 0.5) / 2.0**32
-LOGISTIC = np.log(U) - np.log1p(-U)
+U, V = (bits(KEY, (2, *LOGITS.shape)) + 0.5) / 2.0**32
+LOGISTIC = np.log(np.log1p(-U) / np.log1p(-V))
 OPTIONS: list[dict[str, Any]] = [{}, {"temperature": 0.3, "limits": (-0.5, 1.2)}, {"temperature": 2, "limits": (-0.3, 3)}]
 options = pytest.mark.parametrize("options", OPTIONS)
 

@@ -41,7 +41,7 @@ class Exponential(FixedSupport):
     parameters: ClassVar[tuple[str, ...]] = ("rate",)
     events: ClassVar[tuple[int, ...]] = (0,)
     positive: ClassVar[tuple[str, ...]] = ("rate",)
-    noise: ClassVar[str] = "exponential"
+    noise: ClassVar[str] = "waiting"
     formulas: ClassVar[Formulas] = Formulas(
         transport=elementwise(lambda be, e, r: e / r, None, lambda be, e, r: -e / r / r),
         log_prob=elementwise(
@@ -60,7 +60,7 @@ class Exponential(FixedSupport):
 
     def measure_noise(self, rng: Any, shape: tuple[int, ...] = ()) -> Array:
         """Noise for `derivative_measures`: two exponentials a draw, the first of them that of `sample`."""
-        return random.noise(self.backend, "exponential", rng, (2, *shape, *self.rate.shape), self.rate)
+        return random.noise(self.backend, self.noise, rng, (2, *shape, *self.rate.shape), self.rate)
 
     def derivative_measures(self, noise: Array) -> tuple[Array, Any]:
         """Draws, and the parts of the derivative in rate: the draw, and its sum with another draw."""
