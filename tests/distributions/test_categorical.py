@@ -322,3 +322,14 @@ def test_large_rows_equal_small_ones() -> None:
     whole = backdraw.draw(p, rng=backdraw.key(1))
     u = p.draw_noise(backdraw.key(1))
     np.testing.assert_array_equal(whole, np.stack([Categorical(x).sample(v) for x, v in zip(logits, u, strict=True)]))
+
+
+def test_an_offset_of_all_logits(lib: Library) -> None:
+    # All of these are exact in float32; what the noise that perturb adds is rounded to is a sixteenth.
+    logits = np.tile(np.asarray([0.0, 1.0, 2.5, -0.5], np.float32), (200, 1))
+    near, far = (Categorical(lib.asarray(logits + offset, "float32")) for offset in (0.0, 1e6))
+    for rng in range(3):
+        expected = lib.to_numpy(backdraw.draw(near, rng=backdraw.key(rng)))
+        lib.check(backdraw.draw(far, rng=backdraw.key(rng)), expected, dtype="float32", rtol=0)
+    u = lib.to_numpy(far.perturb(far.perturb_noise(backdraw.key(0))))
+    np.testing.assert_array_equal(u * 16, np.round(u * 16))
