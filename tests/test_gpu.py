@@ -10,7 +10,7 @@ from user_primitives import cube, exp, sort
 
 import backdraw
 from backdraw.estimators import ESTIMATORS
-from backdraw.random import TRANSFORMS
+from backdraw.transforms import TRANSFORMS
 
 pytestmark = pytest.mark.gpu
 KEY = backdraw.key(2)

@@ -10,7 +10,8 @@ from helpers import Backend, Library, run_python
 
 import backdraw
 from backdraw.backend import adapter
-from backdraw.random import TRANSFORMS, bits, uniform_of_words
+from backdraw.random import bits
+from backdraw.transforms import TRANSFORMS, uniform_of_words
 
 LAWS = {
     "uniform": scipy.stats.uniform(),
@@ -114,6 +115,15 @@ def test_both_tails_of_waiting_times_are_kept(lib: Library) -> None:
     early, last = (lib.to_numpy(TRANSFORMS["waiting"][1](lib.xp, *pair)).astype(np.float64) for pair in ((u, late), (late, u)))
     np.testing.assert_allclose(-np.expm1(-early), (w + 0.5) / 2.0**32, rtol=1e-6)
     np.testing.assert_allclose(np.exp(-last), math.exp(-1.0) * (w + 0.5) / 2.0**32, rtol=1e-5)
+
+
+def test_the_tails_of_normal_noise_are_kept(lib: Library) -> None:
+    # The farthest normals are of the lowest words. Given the radius r, P(|z| > t) = 2 arccos(t / r) / pi over the angles.
+    u = uniform_of_words(lib.be, lib.asarray(np.arange(2**12, dtype=np.int64), "int64"), lib.dtype("float32"))
+    radius = np.abs(lib.to_numpy(TRANSFORMS["normal"][1](lib.xp, u, 0.0 * u))).astype(np.float64)
+    for t in (5.3, 5.73, 6.1):  # of the probabilities 1e-7, 1e-8 and 1e-9
+        found = np.sum(2.0 / math.pi * np.arccos(t / radius[radius > t])) / 2.0**32
+        np.testing.assert_allclose(found, 2.0 * scipy.stats.norm.sf(t), rtol=2e-3)
 
 
 def test_float16_logits_get_float32_noise(lib: Library) -> None:

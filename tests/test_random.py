@@ -117,7 +117,7 @@ def test_split_and_fold_in_give_new_streams() -> None:
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_one_key_gives_one_noise_everywhere(lib: Library, dtype: str) -> None:
     from backdraw.backend import adapter
-    from backdraw.random import TRANSFORMS
+    from backdraw.transforms import TRANSFORMS
 
     reference = adapter("numpy").backend
     precision = {"float32": 2e-6, "float64": 1e-14}[dtype]  # of log and cos, in units of the noise's own size

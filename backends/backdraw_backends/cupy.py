@@ -13,8 +13,9 @@ import numpy as np
 
 from backdraw.backend import Array
 from backdraw.errors import InvalidValueError
-from backdraw.random import TRANSFORMS, Key, uniform_of_words, wrong_rng
+from backdraw.random import Key, wrong_rng
 from backdraw.threefry import MASK, threefry2x32
+from backdraw.transforms import TRANSFORMS, uniform_of_words
 from backdraw_backends.standard import StandardBackend
 
 

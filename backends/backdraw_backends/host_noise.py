@@ -14,7 +14,8 @@ import numpy as np
 
 from backdraw.backend import Backend
 from backdraw.errors import InvalidValueError
-from backdraw.random import TRANSFORMS, Key, words, wrong_rng
+from backdraw.random import Key, words, wrong_rng
+from backdraw.transforms import TRANSFORMS
 from backdraw_backends.blocks import MANY, allowed_threads, run
 
 # A source gives the words of one chunk: a function of (plane, start, stop), called in ascending order of start.
@@ -154,7 +155,7 @@ def little_noise(kind: str, rng: np.random.Generator, shape: tuple[int, ...], dt
 
 
 def _uniform(words: np.ndarray, out: np.ndarray) -> np.ndarray:
-    # backdraw.random.uniform_of_words, in place
+    # backdraw.transforms.uniform_of_words, in place
     out[...] = words
     out += 0.5
     out *= 2.0**-32

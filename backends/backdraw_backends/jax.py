@@ -13,7 +13,7 @@ import numpy as np
 from backdraw.backend import Array, Backend
 from backdraw.distributions import Distribution
 from backdraw.primitive import Primitive
-from backdraw.random import TRANSFORMS, uniform_of_words
+from backdraw.transforms import TRANSFORMS, uniform_of_words
 from backdraw_backends.jax_keys import bits, jax_key
 from backdraw_backends.jax_keys import fold_in as fold_in
 from backdraw_backends.jax_keys import key_words as key_words

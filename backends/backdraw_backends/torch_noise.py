@@ -14,8 +14,9 @@ from torch.compiler import is_dynamo_compiling, is_exporting
 from backdraw import random
 from backdraw.backend import Array, Backend
 from backdraw.errors import InvalidValueError
-from backdraw.random import TRANSFORMS, Key, uniform_of_words, wrong_rng
+from backdraw.random import Key, wrong_rng
 from backdraw.threefry import MASK, threefry2x32
+from backdraw.transforms import TRANSFORMS, uniform_of_words
 from backdraw_backends import host_noise
 from backdraw_backends.torch_by_numpy import WORDS, by_numpy, traced
 

@@ -72,7 +72,7 @@ class Backend(Operations, ABC):
 
     @abstractmethod
     def noise(self, kind: str, rng: Any, shape: tuple[int, ...], dtype: Any, device: Any) -> Array:
-        """Fresh noise of one of the kinds in `backdraw.random.TRANSFORMS`, float32 or wider, owned by the caller."""
+        """Fresh noise of one of the kinds in `backdraw.transforms.TRANSFORMS`, float32 or wider, owned by the caller."""
 
     @abstractmethod
     def words(self, rng: Any, n: int, device: Any) -> Array:

@@ -59,7 +59,7 @@ def pathwise(f: Function, dist: Distribution, *, samples: int = 1, rng: Any = No
     >>> import numpy as np
     >>> import backdraw
     >>> f = lambda x: backdraw.Normal(np.array(0.0), 1.0).log_prob(x)
-    >>> estimate = lambda loc: backdraw.pathwise(f, backdraw.Normal(loc, 1.0), samples=1000, rng=backdraw.key(0))
+    >>> estimate = lambda loc: backdraw.pathwise(f, backdraw.Normal(loc, 1.0), samples=10_000, rng=backdraw.key(0))
     >>> value, (grad,) = backdraw.value_and_grad(estimate)(np.array(2.0))
     >>> float(grad.round(1))
     -2.0
