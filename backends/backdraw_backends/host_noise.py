@@ -6,6 +6,7 @@ and temporaries live in blocks that stay in cache, and only the noise itself is 
 
 import math
 import numbers
+import os
 from collections.abc import Callable
 from functools import cache
 from typing import Any
@@ -37,12 +38,8 @@ def _forget_default() -> None:
     _default.cache_clear()  # or forked children would all draw the same
 
 
-try:
-    import os
-
+if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_forget_default)
-except AttributeError:  # no fork on this system
-    pass
 
 
 def source(rng: Any, be: Backend) -> Source:

@@ -221,3 +221,19 @@ np.testing.assert_allclose(np.asarray(shared(logits[:2], weights)), both, atol=1
 print("done")
 """
     assert run_python(code, XLA_FLAGS="--xla_force_host_platform_device_count=2") == "done"
+
+
+@pytest.mark.parametrize("name", ["exact", "indecater", "measure_valued", "arsm"])
+def test_many_values_in_float32_compiled(name: str) -> None:
+    # jaxlib 0.10.2 sums products of what is broadcast wrongly where it compiles for CPUs: f must not be given such values.
+    rng = np.random.default_rng(1)
+    logits, w = (jnp.asarray(rng.normal(size=shape), jnp.float32) for shape in ((200, 3, 5), (3, 5)))
+    options = {} if name == "exact" else {"rng": KEY}
+
+    def loss(logits: Any) -> Any:
+        return getattr(backdraw, name)(lambda x: (x * w).sum(-1) ** 2, logits, **options).sum()
+
+    value, grad = jax.value_and_grad(loss)(logits)
+    found = jax.jit(jax.value_and_grad(loss))(logits)
+    np.testing.assert_allclose(found[0], value, rtol=1e-4)
+    np.testing.assert_allclose(found[1], grad, rtol=1e-4, atol=1e-4)

@@ -277,11 +277,19 @@ class Categorical(Distribution):
         return self.draw_noise(rng, shape)
 
     def derivative_measures(self, noise: Array) -> tuple[Array, Any]:
-        """Draws, and the parts of the derivative in each logit: its category, and the draw."""
-        be, p = self.backend, self.stopped()
-        states = be.xp.expand_dims(p.support()[0], axis=1)
+        """Draws, and the parts of the derivative: of each category but the draw's the category, and the draw."""
+        # The other categories are the draw's, turned on: no effect of its own is computed, and the rows that f gets depend on
+        # the draw. (Those that do not are constants to a compiler, and jaxlib 0.10.2 gets sums over them wrong on CPUs:
+        # jax-ml/jax#39103.)
+        be, p, x = self.backend, self.stopped(), self.sample(noise)
+        xp, n = be.xp, self.logits.shape[self.axis]
+        places = xp.arange(n, device=be.device(x))
+        turns = (places - xp.arange(1, max(n, 2), device=be.device(x))[:, None]) % n
+        turned = xp.take(simplex.last(be, x, self.axis), xp.reshape(turns, (-1,)), axis=-1)
+        turned = be.moveaxis(xp.reshape(turned, (*turned.shape[:-1], *turns.shape)), -2, 0)
+        others = simplex.unlast(be, turned, self.axis)
         probs = simplex.softmax(p.utilities, axis=self.axis, temperature=1.0, dtype=be.wide(self.logits.dtype))
-        return self.sample(noise), ((probs * states, states, None),)
+        return x, ((probs * others, others, None),)
 
 
 def _of_rows(be: Backend, logits: Array, *arrays: Array, of_rows: Callable[..., Array], **static: Any) -> Array:

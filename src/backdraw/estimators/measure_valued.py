@@ -63,8 +63,8 @@ def measure_valued(f: Function, dist: Distribution | Array, *, samples: int = 1,
     the coordinate has on f, whatever f owes to the others; the cost grows with their number.
 
     f is called twice: with the S draws, and with one coordinate replaced at a time. The draw itself serves as a part
-    wherever it can, so that the second call takes S * D samples for bits and Exponential, 3 * S * D for Normal and K * S * D
-    for K categories; 2 * S * D per parameter would be needed otherwise.
+    wherever it can, so that the second call takes S * D samples for bits and Exponential, 3 * S * D for Normal and
+    (K - 1) * S * D for K categories; 2 * S * D per parameter would be needed otherwise.
 
     References
     ----------
