@@ -80,7 +80,7 @@ def test_not_a_distribution(bad: Any) -> None:
 
 
 def test_two_classes() -> None:
-    with pytest.raises(TypeError, match="q: expected a distribution whose KL to Categorical is known, got Bernoulli"):
+    with pytest.raises(TypeError, match="q: expected a distribution of p's class, Categorical, got Bernoulli"):
         backdraw.kl(Categorical(np.zeros(3)), Bernoulli(np.zeros(3)))
 
 

@@ -168,10 +168,10 @@ def test_what_cannot_be_measured_is_listed() -> None:
     assert reasons["pathwise"] == "it is for continuous distributions"
     assert reasons["arsm"].startswith("it needs swaps() of Bernoulli, but ")
     assert reasons["vimco"] == "its gradient is that of another objective, the log mean exp of f"
-    assert reasons["relax"] == "it needs the gradient of f, which is a black box to numpy"  # f is its own surrogate
+    assert reasons["relax"] == "it needs the gradient of f, which torch and jax have, not numpy"  # f is its own surrogate
     for name, e in ESTIMATORS.items():
         if e.differentiable_f and e.domain != "continuous":
-            assert reasons[name] == "it needs the gradient of f, which is a black box to numpy"
+            assert reasons[name] == "it needs the gradient of f, which torch and jax have, not numpy"
     smooth = run(f=lambda x: power(x, C, p=2.0, axes=1, scale=1.0), repeats=20)
     assert {r.name for r in smooth.rows} > {"rebar", "muprop", "straight_through", "gumbel_softmax", "rloo"}
 

@@ -32,7 +32,10 @@ NEEDS = {
     "antithetic": "it has no bits, which come in antithetic pairs; take backdraw.rloo",
     "swaps": "it has no categories to swap; take backdraw.disarm for bits, or backdraw.rloo",
     "derivative_measures": "its derivative is not known as a difference of measures; take backdraw.reinforce",
+    "entropy": "its entropy is not known in closed form, only as the mean of -log_prob(x); take backdraw.rloo",
+    "kl": "its divergence is not known in closed form, only as the mean of log p(x) - log q(x); take backdraw.rloo",
 }
+DIFFERENTIABLE = "take backdraw.reparameterize or backdraw.pathwise"  # what all continuous ones can be given to
 
 
 class Distribution:
@@ -57,6 +60,7 @@ class Distribution:
     noise: ClassVar[str] = "gumbel"  # the kind that `perturb` adds to utilities
     argmax_law: ClassVar[bool] = True
     lacks: ClassVar[dict[str, str]] = {}  # methods that it cannot have, with the reason if it is not that of NEEDS
+    instead: ClassVar[str | None] = None  # what to take, where that of NEEDS would not take the distribution either
     classes: ClassVar[list[type["Distribution"]]] = []
     on_subclass: ClassVar[list[Callable[[type["Distribution"]], None]]] = []  # adapters that register pytrees
 
@@ -77,10 +81,17 @@ class Distribution:
                 object.__setattr__(self, "backend", found)
                 return found
             kind = type(self)
-            reason = kind.lacks.get(name, NEEDS.get(name))
-            if reason is None:
+            if name not in kind.lacks and name not in NEEDS:
                 raise AttributeError(f"{kind.__name__!r} object has no attribute {name!r}")
-            raise NotOfferedError(f"{kind.__name__} has no {name}(): {reason}")
+            raise NotOfferedError(f"{kind.__name__} has no {name}(): {kind.reason(name)}")
+
+    @classmethod
+    def reason(cls, need: str) -> str:
+        """Say why it lacks a method, and what to take instead."""
+        if need in cls.lacks:
+            return cls.lacks[need]
+        why, _, hint = NEEDS[need].partition("; ")
+        return "; ".join(part for part in (why, cls.instead or hint) if part)
 
     @property
     def params(self) -> tuple[Array, ...]:

@@ -8,7 +8,7 @@ from backdraw import random
 from backdraw.backend import Array, Backend
 from backdraw.distributions import bits, sparse
 from backdraw.distributions.base import Distribution, perturb
-from backdraw.distributions.checks import check_logits, check_value
+from backdraw.distributions.checks import as_value, check_logits
 from backdraw.errors import InvalidValueError
 
 
@@ -75,12 +75,12 @@ class Bernoulli(Distribution):
 
     def log_prob(self, x: Array) -> Array:
         """Log-probability of bits `x`, elementwise; differentiable in the logits and in x."""
-        check_value(x, tuple(self.logits.shape), events=())
+        x = as_value(x, self.logits, events=())
         return bits.log_prob(self.logits, x)
 
     def score(self, x: Array) -> Array:
         """Gradient of ``log_prob(x)`` in the logits: ``x - mean()``."""
-        check_value(x, tuple(self.logits.shape), events=())
+        x = as_value(x, self.logits, events=())
         return x - self.stopped().mean()
 
     def mean(self, *, temperature: Any = 1.0, regularizer: str = "entropy") -> Array:

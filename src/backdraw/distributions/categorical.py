@@ -9,7 +9,7 @@ from backdraw.backend import Array, Backend
 from backdraw.distributions import gumbels, simplex, simplex_law, sparse
 from backdraw.distributions.base import Distribution, perturb
 from backdraw.distributions.categories import check_rows
-from backdraw.distributions.checks import check_value
+from backdraw.distributions.checks import as_value
 from backdraw.errors import InvalidValueError
 
 
@@ -124,12 +124,12 @@ class Categorical(Distribution):
 
     def log_prob(self, x: Array) -> Array:
         """Log-probability of one-hot `x`, of the batch shape; differentiable in the logits and in x."""
-        check_value(x, tuple(self.logits.shape), events=(self.axis,))
+        x = as_value(x, self.logits, events=(self.axis,))
         return simplex_law.log_prob(self.utilities, x, axis=self.axis)
 
     def score(self, x: Array) -> Array:
         """Gradient of ``log_prob(x)`` in the logits: ``x - sum(x) * mean()``."""
-        check_value(x, tuple(self.logits.shape), events=(self.axis,))
+        x = as_value(x, self.logits, events=(self.axis,))
         total = self.backend.xp.sum(x, axis=self.axis, keepdims=True)
         return x - total * self.stopped().mean()
 

@@ -7,7 +7,7 @@ from backdraw import random
 from backdraw.backend import Array, backend_of
 from backdraw.distributions import paths
 from backdraw.distributions.base import Distribution, perturb
-from backdraw.distributions.checks import check_logits, check_value
+from backdraw.distributions.checks import as_value, check_logits
 from backdraw.distributions.continuous import broadcast_shape
 from backdraw.distributions.elementwise import broadcast
 from backdraw.distributions.temperature import tempered
@@ -129,18 +129,12 @@ class Chain(Distribution):
 
     def log_prob(self, x: Array) -> Array:
         """Log-probability of paths `x` of one-hot rows, of the batch shape; differentiable in the utilities and in x."""
-        self._check(x)
-        return paths.log_prob(self.unary, self.pairwise, x)
+        return paths.log_prob(self.unary, self.pairwise, as_value(x, self.unary))
 
     def score(self, x: Array) -> tuple[Array, Array]:
         """Gradient of ``log_prob(x)`` in the utilities of states and steps: the counts of x less their means."""
-        self._check(x)
         p = self.stopped()
-        return paths.score(p.backend, p.unary, p.pairwise, x)
-
-    def _check(self, x: Array) -> None:
-        check_logits(x, name="x")
-        check_value(x, tuple(self.unary.shape))
+        return paths.score(p.backend, p.unary, p.pairwise, as_value(x, self.unary))
 
     def entropy(self) -> Array:
         """Entropy in nats, of the batch shape."""

@@ -5,7 +5,7 @@ from numbers import Integral, Number, Real
 from typing import Any
 
 from backdraw.backend import Array, Backend, backend_of
-from backdraw.distributions.base import NEEDS, Distribution
+from backdraw.distributions.base import Distribution
 from backdraw.errors import InvalidTypeError, InvalidValueError
 
 
@@ -13,7 +13,7 @@ def require(dist: Distribution, estimator: str, *needs: str) -> None:
     """Raise TypeError if a distribution lacks what an estimator needs of it."""
     for need in needs:
         if not hasattr(dist, need):
-            reason = dist.lacks.get(need, NEEDS[need])
+            reason = dist.reason(need)
             raise InvalidTypeError(f"dist: {estimator} needs {need}() of {type(dist).__name__}, but {reason}")
 
 
@@ -66,17 +66,26 @@ def _check_number(name: str, value: Any, be: Backend, like: Array) -> float:
     return value
 
 
-def check_value(x: Array, own: tuple[int, ...], *, events: tuple[int, ...] | None = None) -> None:
-    """Check that the shape of x ends in `own`; or, but for the axes `events`, in one that broadcasts against it."""
-    if not hasattr(x, "shape"):
-        raise InvalidTypeError(f"x: expected an array, got {type(x).__name__}")
-    given = tuple(x.shape)
+def as_value(x: Array, like: Array, own: tuple[int, ...] = (), *, events: tuple[int, ...] | None = None) -> Array:
+    """Check a value x of a distribution with the parameter `like`, and return it: integers and booleans in like's dtype."""
+    # Its shape must end in `own`, that of `like` if not told; or, but for the axes `events`, in one that broadcasts against it.
+    try:
+        be = backend_of(x, like)
+    except InvalidTypeError as error:
+        given_type = f"expected an array, got {type(x).__name__}" if not hasattr(x, "shape") else error
+        raise InvalidTypeError(f"x: {given_type}") from None
+    if not be.is_floating(x.dtype):
+        if be.xp.isdtype(x.dtype, "complex floating"):
+            raise InvalidTypeError(f"x: expected real values, got {x.dtype}")
+        x = be.xp.astype(x, like.dtype)
+    given, own = tuple(x.shape), own or tuple(like.shape)
     tail = given[max(len(given) - len(own), 0) :]
     if tail == own:
-        return
+        return x
     close = events is not None and len(tail) == len(own) and all(tail[axis] == own[axis] for axis in events)
     if not (close and all(1 in (a, b) or a == b for a, b in zip(tail, own, strict=True))):
         raise InvalidValueError(f"x: expected the shape {own}, or more axes in front of it, got {given}")
+    return x
 
 
 def check_shape(shape: Any) -> tuple[int, ...]:

@@ -7,9 +7,9 @@ from typing import Any, ClassVar
 from backdraw import random
 from backdraw.backend import Array
 from backdraw.distributions import relaxed, simplex
-from backdraw.distributions.base import Distribution, perturb
+from backdraw.distributions.base import DIFFERENTIABLE, Distribution, perturb
 from backdraw.distributions.categories import check_rows
-from backdraw.distributions.checks import check_logits, check_positive, check_value
+from backdraw.distributions.checks import as_value, check_logits, check_positive
 from backdraw.errors import InvalidValueError
 
 
@@ -26,6 +26,8 @@ class _Relaxed(Distribution, ABC):
     plain: ClassVar[tuple[str, ...]] = ("axis",)
     parameters: ClassVar[tuple[str, ...]] = ("logits", "temperature")
     discrete: ClassVar[bool] = False
+    lacks: ClassVar[dict[str, str]] = {"kl": "its divergence is estimated; take backdraw.kl(p, q, samples=...)"}
+    instead: ClassVar[str] = DIFFERENTIABLE
     log_space: ClassVar[bool]
 
     def __post_init__(self) -> None:
@@ -82,7 +84,7 @@ class _Relaxed(Distribution, ABC):
 
     def _check(self, x: Array) -> None:
         check_logits(x, name="x")
-        check_value(x, tuple(self.logits.shape), events=(self.axis,))
+        as_value(x, self.logits, events=(self.axis,))
 
     def kl_estimate(self, other: "_Relaxed", noise: Array) -> Array:
         """Mean of ``log p(x) - log q(x)`` over draws x of self made of `noise`, one or more in front; of the batch shape."""

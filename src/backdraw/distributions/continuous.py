@@ -6,7 +6,7 @@ from typing import Any, ClassVar
 
 from backdraw import random
 from backdraw.backend import Array, Backend, backend_of
-from backdraw.distributions.base import Distribution
+from backdraw.distributions.base import DIFFERENTIABLE, Distribution
 from backdraw.distributions.checks import check_logits
 from backdraw.distributions.elementwise import Elementwise, broadcast
 from backdraw.errors import InvalidTypeError, InvalidValueError
@@ -37,6 +37,7 @@ class Continuous(Distribution):
     events: ClassVar[tuple[int, ...]] = (0, 0)
     positive: ClassVar[tuple[str, ...]] = ()
     discrete: ClassVar[bool] = False
+    instead: ClassVar[str] = DIFFERENTIABLE
 
     def __init_subclass__(cls) -> None:
         super().__init_subclass__()

@@ -5,6 +5,7 @@ from typing import Any
 
 from backdraw.backend import Array, backend_of
 from backdraw.distributions.base import Distribution
+from backdraw.distributions.checks import require
 from backdraw.distributions.continuous import broadcast_shape
 from backdraw.distributions.elementwise import broadcast
 from backdraw.errors import InvalidTypeError, InvalidValueError
@@ -63,8 +64,10 @@ def kl(p: Distribution, q: Distribution, *, samples: int = 1, rng: Any = None) -
     # Of the class: torch.compile cannot trace the error that an instance raises.
     exact: Any = getattr(type(p), "kl", None)
     estimate: Any = getattr(type(p), "kl_estimate", None)
-    if type(p) is not type(q) or (exact is None and estimate is None):
-        raise InvalidTypeError(f"q: expected a distribution whose KL to {type(p).__name__} is known, got {type(q).__name__}")
+    if type(p) is not type(q):
+        raise InvalidTypeError(f"q: expected a distribution of p's class, {type(p).__name__}, got {type(q).__name__}")
+    if exact is None and estimate is None:
+        require(p, "kl", "kl")
     backend_of(*p.params, *q.params)
     if isinstance(samples, bool) or not isinstance(samples, Integral):
         raise InvalidTypeError(f"samples: expected an integer, got {type(samples).__name__}")

@@ -7,7 +7,7 @@ from backdraw import random
 from backdraw.backend import Array
 from backdraw.distributions import family_law
 from backdraw.distributions.base import Distribution, perturb
-from backdraw.distributions.checks import check_value
+from backdraw.distributions.checks import as_value
 from backdraw.distributions.family_law import Family, rows_of
 from backdraw.errors import InvalidValueError
 
@@ -66,12 +66,12 @@ class ExponentialFamily(Distribution, ABC):
 
     def log_prob(self, x: Array) -> Array:
         """``sum(logits * x) - log_partition()``, the log-probability where x is a value; differentiable in both."""
-        check_value(x, tuple(self.logits.shape))
+        x = as_value(x, self.logits)
         return family_law.log_prob(self.logits, x, **self._static)
 
     def score(self, x: Array) -> Array:
         """Gradient of ``log_prob(x)`` in the logits: ``x - mean()``."""
-        check_value(x, tuple(self.logits.shape))
+        x = as_value(x, self.logits)
         return x - self.stopped().mean()
 
     def entropy(self) -> Array:

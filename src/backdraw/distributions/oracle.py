@@ -9,7 +9,7 @@ import numpy as np
 
 from backdraw import random
 from backdraw.backend import Array
-from backdraw.distributions.base import Distribution, perturb
+from backdraw.distributions.base import NEEDS, Distribution, perturb
 from backdraw.distributions.checks import check_logits
 from backdraw.errors import InvalidTypeError, InvalidValueError
 
@@ -76,6 +76,11 @@ class Oracle(Distribution):
     arrays: ClassVar[tuple[str, ...]] = ("logits",)
     plain: ClassVar[tuple[str, ...]] = ("solver", "event_ndim", "noise", "member")
     parameters: ClassVar[tuple[str, ...]] = ("logits",)
+    instead: ClassVar[str] = "take backdraw.perturbed_argmax, implicit_mle or blackbox"
+    lacks: ClassVar[dict[str, str]] = {
+        "log_partition": NEEDS["log_partition"],
+        **dict.fromkeys(("entropy", "kl"), NEEDS["log_prob"]),
+    }
 
     def __init__(
         self, logits: Array, argmax: Solver, *, event_ndim: int = 1, noise: str = "gumbel", member: Solver | None = None

@@ -206,7 +206,7 @@ def score(be: Backend, u: Array, w: Array, x: Array) -> tuple[Array, Array]:
         m = markov.marginals(be, v, kernels)
         y, m, both = _with_samples(be, x, m, markov.pairs(m, kernels))
         to_u, to_w = markov.from_front(be, y - m, 2), markov.from_front(be, markov.outer(y) - both, 3)
-        return be.cast(to_u, x.dtype), be.cast(to_w, x.dtype)
+        return be.cast(to_u, u.dtype), be.cast(to_w, w.dtype)
 
 
 def sample(be: Backend, u: Array, w: Array, uniform: Array) -> Array:

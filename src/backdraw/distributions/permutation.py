@@ -86,6 +86,7 @@ class Permutation(Distribution):
     lacks: ClassVar[dict[str, str]] = dict.fromkeys(
         ("sample", "draw_noise", "log_prob", "score", "support", "log_partition", "mean", "entropy", "kl"), HARD
     )
+    instead: ClassVar[str] = "take backdraw.gumbel_max or backdraw.gumbel_softmax"
 
     def __post_init__(self) -> None:
         check_logits(self.logits)

@@ -8,7 +8,7 @@ from backdraw import random
 from backdraw.backend import Array
 from backdraw.distributions import orders
 from backdraw.distributions.base import Distribution, perturb
-from backdraw.distributions.checks import check_logits, check_value
+from backdraw.distributions.checks import as_value, check_logits
 from backdraw.distributions.temperature import tempered
 from backdraw.errors import InvalidTypeError, InvalidValueError
 
@@ -87,6 +87,10 @@ class PlackettLuce(Distribution):
     arrays: ClassVar[tuple[str, ...]] = ("logits",)
     plain: ClassVar[tuple[str, ...]] = ("k",)
     parameters: ClassVar[tuple[str, ...]] = ("logits",)
+    lacks: ClassVar[dict[str, str]] = {
+        "log_partition": "its draws do not maximise their product with the logits; take -log_prob(target) for a loss"
+    }
+    instead: ClassVar[str] = "take backdraw.gumbel_softmax or backdraw.rloo"
 
     def __post_init__(self) -> None:
         check_logits(self.logits)
@@ -134,17 +138,14 @@ class PlackettLuce(Distribution):
 
     def log_prob(self, x: Array) -> Array:
         """Log-probability of draws `x`, of the batch shape; differentiable in the logits."""
-        self._check(x)
-        return orders.log_prob(self.logits, x)
+        return orders.log_prob(self.logits, self._as_value(x))
 
     def score(self, x: Array) -> Array:
         """Gradient of ``log_prob(x)`` in the logits: of each row, one-hot less the probabilities of what is left."""
-        self._check(x)
-        return orders.score(self.backend, self.backend.stop_gradient(self.logits), x)
+        return orders.score(self.backend, self.backend.stop_gradient(self.logits), self._as_value(x))
 
-    def _check(self, x: Array) -> None:
-        check_logits(x, name="x")
-        check_value(x, (*self.logits.shape[:-1], self._rows, self.logits.shape[-1]))
+    def _as_value(self, x: Array) -> Array:
+        return as_value(x, self.logits, (*self.logits.shape[:-1], self._rows, self.logits.shape[-1]))
 
     def perturb_noise(self, rng: Any) -> Array:
         """Gumbel noise for `perturb`."""

@@ -12,7 +12,7 @@ from backdraw import random
 from backdraw.backend import Array
 from backdraw.distributions import balance, elementary, hypersimplex, subset_law
 from backdraw.distributions.base import Distribution, perturb
-from backdraw.distributions.checks import check_logits, check_value
+from backdraw.distributions.checks import as_value, check_logits
 from backdraw.errors import InvalidTypeError, InvalidValueError
 
 LIMIT = 2**20
@@ -123,7 +123,7 @@ class Subset(Distribution):
 
     def log_prob(self, x: Array) -> Array:
         """Log-probability of `x`, of the batch shape, differentiable in both; -inf unless x is k ones and else zeros."""
-        check_value(x, tuple(self.logits.shape))
+        x = as_value(x, self.logits)
         return subset_law.log_prob(self.logits, x, k=self.k)
 
     def log_prob_of_mean(self, x: Array) -> Array:
@@ -132,7 +132,7 @@ class Subset(Distribution):
 
     def score(self, x: Array) -> Array:
         """Gradient of ``log_prob(x)`` in the logits: ``x - mean()``."""
-        check_value(x, tuple(self.logits.shape))
+        x = as_value(x, self.logits)
         return x - self.stopped().mean()
 
     def weighted_score(self, x: Array, weights: Array, *, centred: bool = False) -> tuple[Array, ...]:

@@ -95,9 +95,10 @@ def fenchel_young(
     x, z = perturbed(p, kind, scale, check_samples("fenchel_young", samples), rng)
     u = p.utilities
     if len(p.parameters) > 1 or tuple(x.shape[1:]) != tuple(u.shape):
+        instead = "it without samples" if hasattr(p, "log_partition") else "-log_prob(target) for a loss"
         raise InvalidTypeError(
             f"dist: with samples, fenchel_young needs draws that maximise their product with the utilities, and those of "
-            f"{type(p).__name__} do not; take it without samples"
+            f"{type(p).__name__} do not; take {instead}"
         )
     y = _check_target(p, target)
     return _perturbed_loss(u, y, x, z * scale_of(be, scale, z), axes=p.event_axes(u))

@@ -14,7 +14,6 @@ import numpy as np
 
 import backdraw
 from backdraw.backend import Array
-from backdraw.distributions.base import NEEDS
 from backdraw.errors import BackdrawError, GradientError, InvalidTypeError, InvalidValueError
 from backdraw.estimators import ESTIMATORS, Entry
 from backdraw.estimators.exact import LIMIT
@@ -167,7 +166,7 @@ def refusal(error: Exception, entry: Entry, p: Any) -> str:
     """Return why an estimator that fits raised an error; raise it again if f did so at its own draws."""
     differentiates = entry.differentiable_f or "surrogate" in entry.options
     if isinstance(error, GradientError) and differentiates:
-        return f"it needs the gradient of f, which is a black box to {p.backend.name}"
+        return f"it needs the gradient of f, which torch and jax have, not {p.backend.name}"
     if isinstance(error, BackdrawError):
         return str(error)
     if not differentiates:
@@ -184,7 +183,7 @@ def unfit(entry: Entry, p: Any) -> str:
         return f"it is for {entry.domain} distributions"
     for need in entry.needs:
         if not hasattr(p, need):
-            return f"it needs {need}() of {type(p).__name__}, but {NEEDS[need]}"
+            return f"it needs {need}() of {type(p).__name__}, but {p.reason(need)}"
     if entry.objective != "mean":
         return f"its gradient is that of another objective, the {entry.objective} of f"
     taken = options_of(entry).items()
