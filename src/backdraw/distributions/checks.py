@@ -68,7 +68,7 @@ def _check_number(name: str, value: Any, be: Backend, like: Array) -> float:
 
 def as_value(x: Array, like: Array, own: tuple[int, ...] = (), *, events: tuple[int, ...] | None = None) -> Array:
     """Check a value x of a distribution with the parameter `like`, and return it: integers and booleans in like's dtype."""
-    # Its shape must end in `own`, that of `like` if not told; or, but for the axes `events`, in one that broadcasts against it.
+    # Its shape must end in `own`, that of `like` if not told; or, but for the axes `events`, in one that broadcasts to it.
     try:
         be = backend_of(x, like)
     except InvalidTypeError as error:
