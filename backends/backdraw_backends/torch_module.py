@@ -12,6 +12,7 @@ from backdraw.distributions.checks import check_positive, require
 from backdraw.errors import InvalidTypeError, InvalidValueError
 from backdraw.estimators import ESTIMATORS, select
 from backdraw.estimators import estimator as registered
+from backdraw.estimators.hard_concrete import LIMITS, hard_concrete, without_noise
 
 
 class Draw(torch.nn.Module):
@@ -19,7 +20,8 @@ class Draw(torch.nn.Module):
 
     In training mode each forward pass calls the estimator at the temperature of the current step, and then counts one
     step, as BatchNorm counts its batches. In evaluation mode it is `backdraw.select`, the likeliest value, exactly 0 and
-    1, with the gradient of the mean, and the step stands still.
+    1, with the gradient of the mean, and the step stands still. The gates of `backdraw.hard_concrete` are their authors':
+    ``sigmoid(logits)`` stretched and clipped, which may lie between 0 and 1 as in training.
 
     Parameters
     ----------
@@ -134,6 +136,8 @@ class Draw(torch.nn.Module):
 
     def _select(self, logits: torch.Tensor | Distribution) -> torch.Tensor:
         p: Any = logits if isinstance(logits, Distribution) else self._of_array(logits)
+        if self.estimator is hard_concrete:
+            return without_noise(p, self.options.get("limits", LIMITS))
         require(p, f"{self.name} in evaluation mode", "argmax")
         # Of the class: torch.compile cannot trace the error that an instance raises.
         return select(p, **self._at(self.step)) if hasattr(type(p), "mean") else p.argmax(p.utilities)

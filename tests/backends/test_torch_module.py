@@ -64,10 +64,25 @@ def test_every_draw_of_the_registry(name: str, as_function: bool) -> None:
     assert torch.equal(draw(LOGITS, **rng), entry(LOGITS, **rng))
     assert int(draw.step) == 1
     assert repr(draw).startswith(f"Draw({entry.function.__name__}, ")
-    assert torch.equal(draw.eval()(LOGITS), backdraw.select(entry.array(LOGITS)))
+    if name != "hard_concrete":
+        assert torch.equal(draw.eval()(LOGITS), backdraw.select(entry.array(LOGITS)))
     if rng:
         p = backdraw.Bernoulli(LOGITS)
         assert torch.equal(draw.train()(p, rng=KEY) if "relax" not in entry.needs else draw(p), draw(p, rng=KEY))
+
+
+@pytest.mark.parametrize("limits", [None, (-0.5, 1.25)])
+def test_gates_are_evaluated_as_their_authors_do(limits: Any) -> None:
+    draw = Draw("hard_concrete", **({} if limits is None else {"limits": limits})).eval()
+    low, high = limits or (-0.1, 1.1)
+    logits = torch.tensor([-4.0, -0.5, 0.3, 4.0], requires_grad=True)
+    gates = draw(backdraw.Bernoulli(logits))
+    expected = (torch.sigmoid(logits) * (high - low) + low).clamp(0.0, 1.0)
+    torch.testing.assert_close(gates, expected)
+    assert 0 < gates[1] < gates[2] < 1
+    (found,), (grad,) = (torch.autograd.grad(x.sum(), logits, retain_graph=True) for x in (gates, expected))
+    torch.testing.assert_close(found, grad)
+    torch.testing.assert_close(draw(logits), gates)
 
 
 def test_distributions() -> None:

@@ -11,6 +11,8 @@ from backdraw.estimators.arguments import as_distribution, check_positive
 from backdraw.estimators.registry import register
 from backdraw.primitive import primitive
 
+LIMITS = (-0.1, 1.1)
+
 
 @register(
     kind="draw", gradient="biased", forward="relaxed", law=False, differentiable_f=True, domain="discrete",
@@ -20,7 +22,7 @@ def hard_concrete(
     logits: Array | Distribution,
     *,
     temperature: Any = 2 / 3,
-    limits: tuple[float, float] = (-0.1, 1.1),
+    limits: tuple[float, float] = LIMITS,
     rng: Any = None,
 ) -> Array:
     r"""Relaxed bits that are exactly 0 or 1 with positive probability: gates of a network that is to be sparse.
@@ -58,7 +60,7 @@ def hard_concrete(
     The gradient is the derivative of z, 0 where it is clipped. As a gradient of E[f(x)] over bits it is biased: z has
     another law. f must be differentiable, and sees numbers between 0 and 1. Its expected number of non-zeros,
     `backdraw.hard_concrete_nonzero` summed up, is exact. For evaluation the authors replace the noise and t by none:
-    ``sigmoid(l) * (zeta - gamma) + gamma``, clipped.
+    ``sigmoid(l) * (zeta - gamma) + gamma``, clipped; so does the module Draw of the torch adapter.
 
     References
     ----------
@@ -87,7 +89,7 @@ def hard_concrete(
 
 
 def hard_concrete_nonzero(
-    logits: Array | Distribution, *, temperature: Any = 2 / 3, limits: tuple[float, float] = (-0.1, 1.1)
+    logits: Array | Distribution, *, temperature: Any = 2 / 3, limits: tuple[float, float] = LIMITS
 ) -> Array:
     r"""Probability that a hard concrete bit is not 0: :math:`P(z \ne 0) = \mathrm{sigmoid}(l - t \log(-\gamma / \zeta))`.
 
@@ -135,6 +137,12 @@ def hard_concrete_nonzero(
     shift = math.log(high) - math.log(-low)
     u = shifted(p.logits, None, by=t * shift) if isinstance(t, float) else shifted(p.logits, t, by=shift)
     return p.relax(u, 1.0)
+
+
+def without_noise(logits: Array | Distribution, limits: tuple[float, float]) -> Array:
+    """Return what the authors evaluate with: ``sigmoid(logits)`` stretched to the limits and clipped."""
+    p = _bits(logits, "hard_concrete", "stretch")
+    return p.stretch(p.logits, 1.0, _check_limits(limits))
 
 
 def _bits(logits: Any, estimator: str, *needs: str) -> Any:
