@@ -278,16 +278,15 @@ class Categorical(Distribution):
 
     def derivative_measures(self, noise: Array) -> tuple[Array, Any]:
         """Draws, and the parts of the derivative: of each category but the draw's the category, and the draw."""
-        # The other categories are the draw's, turned on: no effect of its own is computed, and the rows that f gets depend on
-        # the draw. (Those that do not are constants to a compiler, and jaxlib 0.10.2 gets sums over them wrong on CPUs:
-        # jax-ml/jax#39103.)
+        # The other categories are those after the draw's, in a circle: no effect of its own is computed, and the rows that f
+        # gets depend on the draw. (Those that do not are constants to a compiler, and jaxlib 0.10.2 gets sums over them wrong
+        # on CPUs: jax-ml/jax#39103.)
         be, p, x = self.backend, self.stopped(), self.sample(noise)
         xp, n = be.xp, self.logits.shape[self.axis]
-        places = xp.arange(n, device=be.device(x))
-        turns = (places - xp.arange(1, max(n, 2), device=be.device(x))[:, None]) % n
-        turned = xp.take(simplex.last(be, x, self.axis), xp.reshape(turns, (-1,)), axis=-1)
-        turned = be.moveaxis(xp.reshape(turned, (*turned.shape[:-1], *turns.shape)), -2, 0)
-        others = simplex.unlast(be, turned, self.axis)
+        drawn = xp.argmax(simplex.last(be, x, self.axis), axis=-1, keepdims=True)
+        steps = xp.arange(1, max(n, 2), dtype=drawn.dtype, device=be.device(x))
+        after = (drawn + xp.reshape(steps, (-1, *(1,) * drawn.ndim))) % n
+        others = simplex.unlast(be, be.one_hot(after, n, x.dtype), self.axis)
         probs = simplex.softmax(p.utilities, axis=self.axis, temperature=1.0, dtype=be.wide(self.logits.dtype))
         return x, ((probs * others, others, None),)
 

@@ -93,7 +93,8 @@ def measure_valued(f: Function, dist: Distribution | Array, *, samples: int = 1,
     # A part has in front the entries that the parameter has per coordinate, and then the samples.
     one = xp.reshape(xp.eye(d, dtype=plain.dtype, device=be.device(plain)), (d, 1, 1, *(1,) * n, *factors)) > 0
     parts = [xp.where(p.over_event(one), part, x) for _, *both in measures for part in both if part is not None]
-    rows = xp.concat([xp.reshape(part, (math.prod(part.shape[:3]), *x.shape[1:])) for part in parts])
+    rows = [xp.reshape(part, (math.prod(part.shape[:3]), *x.shape[1:])) for part in parts]
+    rows = rows[0] if len(rows) == 1 else xp.concat(rows)
     there, under = constant(be, evaluate(f, rows, p)), []
     for part in parts:
         count = math.prod(part.shape[:3])
