@@ -13,6 +13,7 @@ import numpy as np
 from backdraw.backend import Array, Backend
 from backdraw.distributions import Distribution
 from backdraw.primitive import Primitive
+from backdraw.random import Key
 from backdraw.transforms import TRANSFORMS, uniform_of_words
 from backdraw_backends.jax_keys import bits, jax_key
 from backdraw_backends.jax_keys import fold_in as fold_in
@@ -172,7 +173,7 @@ class JaxBackend(Backend):
     def noise(self, kind: str, rng: Any, shape: tuple[int, ...], dtype: Any, device: Any) -> Array:  # noqa: ARG002
         """Noise from a jax.random key, or a portable key, whose words jax.random gives too."""
         planes, transform = TRANSFORMS[kind]
-        n = math.prod(shape)
+        n, rng = math.prod(shape), rng if isinstance(rng, Key) else jax_key(self, rng)  # of a seed as wide as out here
         with self.double() if dtype == jnp.float64 else nullcontext():
             words = bits(self, rng, (planes, n) if planes > 1 else shape)
             u = uniform_of_words(self, words, dtype)

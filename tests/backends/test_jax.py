@@ -237,3 +237,15 @@ def test_many_values_in_float32_compiled(name: str) -> None:
     found = jax.jit(jax.value_and_grad(loss))(logits)
     np.testing.assert_allclose(found[0], value, rtol=1e-4)
     np.testing.assert_allclose(found[1], grad, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("seed", [3, 2**32 + 3])
+@pytest.mark.parametrize("draw", [backdraw.draw, backdraw.gumbel_softmax])
+def test_seeds_are_those_of_jax(draw: Any, seed: int) -> None:
+    # Noise in float64 is made with x64 on, where a seed of more than 32 bits is another one.
+    logits = jnp.zeros((20, 3), jnp.float32)
+    with jax.enable_x64(False):
+        expected = draw(logits, rng=jax.random.key(seed))
+        for call in (draw, jax.jit(draw, static_argnames="rng")):
+            np.testing.assert_array_equal(call(logits, rng=seed), expected)
