@@ -97,6 +97,19 @@ def test_uniforms_near_zero_are_fine_grained(lib: Library) -> None:
     np.testing.assert_allclose(-np.expm1(-np.exp(-gumbel)), (w + 0.5) / 2.0**32, rtol=3e-6)
 
 
+@pytest.mark.parametrize("kind", ["exponential", "gumbel"])
+@pytest.mark.parametrize("n", [4000, 100_000])
+def test_the_rarest_races_are_fine_grained_from_the_frameworks_own_source(framework: Library, kind: str, n: int) -> None:
+    # Uniforms that are multiples of 2**-24 would give the least exponentials, and the largest Gumbels, from these alone.
+    be, device = framework.be, framework.device
+    calls = [framework.to_numpy(be.noise(kind, seed, (n,), framework.dtype("float32"), device)) for seed in range(800_000 // n)]
+    x = np.concatenate(calls).astype(np.float64)
+    e = np.exp(-x) if kind == "gumbel" else x
+    rare = -np.expm1(-e[e < 2.0**-13]) * 2.0**24
+    assert abs(rare.size - 98) < 60
+    assert np.mean(np.abs(rare - np.round(rare)) > 0.05) > 0.7  # of evenly spread ones, 0.9
+
+
 @pytest.mark.parametrize(
     ("kind", "least"), [("laplace", -33 * math.log(2.0)), ("logistic", -math.log(24 * math.log(2.0) * 2**33))]
 )

@@ -20,6 +20,7 @@ from backdraw_backends import torch_host, torch_noise
 from backdraw_backends.torch_by_numpy import (
     LARGE,
     NUMPY,
+    WORDS,
     ByNumPy,
     in_dual_level,
     many,
@@ -87,7 +88,10 @@ class TorchBackend(TorchOperations, Backend):
             return _in_graph(logits, not primitive.native, static["axis"], static["temperature"], static["dtype"])
         if static["axis"] != -1 or static["dtype"] not in NUMPY or not on_host((logits,)) or many(logits) or autocasting():
             return super().relaxed(primitive, logits, rng, static)
-        noise = torch_noise.noise(self, "exponential", rng, tuple(logits.shape), logits.dtype, logits.device)
+        if rng is None and logits.numel() < WORDS:
+            noise = torch_noise.few("exponential", None, tuple(logits.shape), logits.dtype)
+        else:
+            noise = torch_noise.noise(self, "exponential", rng, tuple(logits.shape), logits.dtype, logits.device)
         u = logits - noise.log_()
         fast = kernel_softmax(u, static["temperature"])
         soft = super().softmax(u, static["temperature"]) if fast is None else fast

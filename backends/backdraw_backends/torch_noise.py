@@ -2,6 +2,7 @@
 
 import math
 import numbers
+import threading
 from functools import lru_cache
 from typing import Any
 
@@ -21,7 +22,9 @@ from backdraw_backends import host_noise
 from backdraw_backends.torch_by_numpy import WORDS, by_numpy, traced
 
 # A quarter of what torch's uniforms are multiples of: as their bound it takes 0 out, and rounds nothing up to 1.
-_LEAST = {torch.float32: 2.0**-26, torch.float64: 2.0**-55}
+_LEAST = 2.0**-55
+# The number next to -1: it and all up to 0, which torch's uniforms never reach, have a finite log1p.
+_LARGEST = {torch.float32: 2.0**-24 - 1.0, torch.float64: 2.0**-53 - 1.0}
 _FILLED = {torch.uint32: (0, 1 << 32), torch.int32: (-(1 << 31), 1 << 31), torch.int64: (-(1 << 63), (1 << 63) - 1)}
 _CPU = torch.device("cpu")  # to compare with it costs nothing; the type is a string that torch makes anew each time
 
@@ -41,18 +44,38 @@ def noise(be: Backend, kind: str, rng: Any, shape: tuple[int, ...], dtype: Any, 
         return transform(torch, *_traced_uniform(source, (planes, *shape), dtype, device).unbind())
     if n >= WORDS:
         return _on_host(kind, host_noise.seeded_source(_randint(source, (4,), device).tolist()), shape, dtype)
+    return few(kind, source, shape, dtype)
+
+
+def few(kind: str, source: torch.Generator | None, shape: tuple[int, ...], dtype: Any) -> Array:
+    """Noise for less than WORDS elements on the host, where torch watches nothing: what the calls cost counts."""
+    planes, transform = TRANSFORMS[kind]
     if kind == "normal":
-        return torch.randn(shape, generator=source, dtype=dtype, device=device)
-    # Few elements: what the calls cost counts. Gumbels of float32 uniforms, with their 24 bits, follow the law to the
-    # resolution of float32, the largest ones as far apart as the uniforms are. Nothing below is rounded up to 1.
-    wide = dtype if kind in ("exponential", "gumbel") else torch.float64
-    u = torch.empty_like(template(shape if planes == 1 else (planes, *shape), wide))
-    u.uniform_(_LEAST[wide], 1.0 if wide == dtype else 1.0 - 2.0**-24, generator=source)
-    if kind == "exponential":
-        return u.log_().neg_()
-    if kind == "gumbel":
-        return u.log_().neg_().log_().neg_()
+        return torch.randn(shape, generator=source, dtype=dtype, device=_CPU)
+    wide = shape if planes == 1 else (planes, *shape)
+    # Of float64 first, for torch's uniforms of float32 are multiples of 2**-24.
+    u = _SCRATCH.of(wide) if dtype == torch.float32 else torch.empty_like(template(wide, dtype))
+    if kind in ("exponential", "gumbel"):  # the least exponentials, and so the largest Gumbels, are of uniforms near 0
+        u.uniform_(_LARGEST[dtype], 0.0, generator=source)
+        e = (u.float() if dtype == torch.float32 else u).log1p_().neg_()
+        return e if kind == "exponential" else e.log_().neg_()
+    u.uniform_(_LEAST, 1.0 if dtype == torch.float64 else 1.0 - 2.0**-24, generator=source)
     return transform(torch, *(u.unbind() if planes > 1 else (u,))).to(dtype)
+
+
+class _Scratch(threading.local):
+    """Memory of one thread for numbers on the way to float32: taken anew for every call, it costs as much as drawing them."""
+
+    def __init__(self) -> None:
+        self.of = lru_cache(16)(_doubles)
+
+
+def _doubles(shape: tuple[int, ...]) -> Array:
+    with torch.inference_mode(False):
+        return torch.empty_like(template(shape, torch.float64))
+
+
+_SCRATCH = _Scratch()
 
 
 @lru_cache(256)
