@@ -222,6 +222,48 @@ def test_a_distribution_of_ones_own() -> None:
     np.testing.assert_array_equal(pickle.loads(pickle.dumps(p)).logits, X)
 
 
+@dataclass(frozen=True)
+class Gates(backdraw.Distribution):
+    """One that relaxes, and whose parameter has a name of its own."""
+
+    weights: Any
+    arrays, parameters, noise = ("weights",), ("weights",), "logistic"
+
+    @property
+    def utilities(self) -> Any:
+        return self.weights
+
+    def __getattr__(self, name: str) -> Any:
+        if name in ("draw_noise", "sample", "mean", "argmax", "perturb_noise", "perturb", "relax", "gapped"):
+            return getattr(Bernoulli(self.weights), name)
+        return super().__getattr__(name)  # type: ignore[misc]
+
+
+def test_estimators_ask_for_no_more_than_they_list() -> None:
+    taken = []
+    for name, entry in ESTIMATORS.items():
+        if entry.kind == "draw" and all(hasattr(Gates(X), need) for need in entry.needs):
+            noise = {"rng": backdraw.key(0)} if "rng" in entry.function.__kwdefaults__ else {}
+            taken.append(name)
+            np.testing.assert_array_equal(entry(Gates(X), **noise), entry(Bernoulli(X), **noise))
+    assert {"straight_through", "select", "gapped_straight_through", "gumbel_softmax", "stochastic_softmax"} < set(taken)
+
+
+def test_a_continuous_distribution_has_no_loss_of_fenchel_and_young() -> None:
+    @dataclass(frozen=True)
+    class Levels(Bits):
+        discrete = False
+
+        def log_partition(self) -> Any:
+            return self.logits
+
+        def log_prob(self, x: Any) -> Any:
+            return x * self.logits
+
+    with pytest.raises(TypeError, match="dist: fenchel_young is for discrete distributions, got Levels"):
+        backdraw.fenchel_young(Levels(X), X)
+
+
 def test_asking_for_what_is_not_offered() -> None:
     p = backdraw.PlackettLuce(X)
     assert not hasattr(p, "log_partition")
@@ -266,6 +308,31 @@ except backdraw.BackendError as error:
     message = run_python(code)
     assert message.startswith(f"backend '{name}' cannot be used:")
     assert message.endswith(f"Install it with: pip install 'backdraw[{name}]'")
+
+
+def test_an_adapter_of_ones_own() -> None:
+    code = """
+import sys, types
+import array_api_strict, numpy as np
+import backdraw
+from backdraw import backend
+from backdraw_backends.standard import StandardBackend
+
+class Mine(StandardBackend):
+    pass
+
+sys.modules["of_mine"] = types.SimpleNamespace(backend=Mine(array_api_strict))
+entries = [types.SimpleNamespace(name=n, value=v) for n, v in (("array_api_strict", "of_mine"), ("other", "not_installed"))]
+backend._entry_points = lambda: entries
+x = array_api_strict.zeros(3)
+assert type(backend.backend_of(x)) is Mine
+assert backdraw.draw(x, rng=backdraw.key(0)).shape == (3,)
+try:
+    backend.adapter("other")
+except backdraw.BackendError as error:
+    print(error)
+"""
+    assert run_python(code) == "backend 'other' cannot be used: No module named 'not_installed'"
 
 
 def test_import_loads_no_framework() -> None:

@@ -88,9 +88,9 @@ class Draw(torch.nn.Module):
         if temperature is None and "temperature" in taken:
             temperature = taken["temperature"].default
         if isinstance(temperature, torch.Tensor) or not (temperature is None or callable(temperature)):
-            temperature = check_positive("temperature", temperature, Categorical(_LIKE).backend, _LIKE)
+            temperature = check_positive("temperature", temperature, Categorical(_LIKE))
             if isinstance(temperature, torch.Tensor) and not temperature.is_meta:
-                check_positive("temperature", float(temperature.detach()), Categorical(_LIKE).backend, _LIKE)
+                check_positive("temperature", float(temperature.detach()), Categorical(_LIKE))
         if isinstance(temperature, torch.Tensor) and not isinstance(temperature, torch.nn.Parameter):
             self.register_buffer("temperature", temperature)
         else:
@@ -140,11 +140,18 @@ class Draw(torch.nn.Module):
             return without_noise(p, self.options.get("limits", LIMITS))
         require(p, f"{self.name} in evaluation mode", "argmax")
         # Of the class: torch.compile cannot trace the error that an instance raises.
-        return select(p, **self._at(self.step)) if hasattr(type(p), "mean") else p.argmax(p.utilities)
+        return (
+            select(p, **self._at(self.step), **self._given("regularizer"))
+            if hasattr(type(p), "mean")
+            else p.argmax(p.utilities)
+        )
 
     def _of_array(self, logits: torch.Tensor) -> Distribution:
         array = next((e.array for e in ESTIMATORS.values() if e.function is self.estimator), Categorical)
-        return array(logits, **{name: self.options[name] for name in ("axis",) if name in self.options})
+        return array(logits, **self._given("axis"))
+
+    def _given(self, option: str) -> dict[str, Any]:
+        return {option: self.options[option]} if option in self.options else {}
 
     def extra_repr(self) -> str:
         """Say which estimator it is, with its options, and the step."""

@@ -76,7 +76,6 @@ def value_and_grad(fn: Callable[..., Array]) -> Callable[..., tuple[Array, tuple
     --------
     >>> import numpy as np
     >>> import backdraw
-    >>> p = backdraw.Categorical(np.array([0.0, 0.0]))
     >>> f = lambda l: backdraw.Categorical(l).log_prob(np.array([1.0, 0.0]))
     >>> value, (grad,) = backdraw.value_and_grad(f)(np.array([0.0, 0.0]))
     >>> grad

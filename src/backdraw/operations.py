@@ -186,7 +186,7 @@ class Operations:
         return self.xp.exp(wide - self.at_least(self.row_max(wide), self.lowest(x)))
 
     def invert_cdf(self, weights: Array, uniform: Array) -> Array:
-        """Index, on an axis of size 1, of whose interval of the weights' running sum holds the uniform times their total."""
+        """Index i, on an axis of size 1, with ``cumsum(weights)[i - 1] <= uniform * sum(weights) < cumsum(weights)[i]``."""
         # Sums in float64, whatever the weights; n where all n are 0, or one is NaN.
         edges = self.cumsum(self.cast(weights, self.xp.float64))
         return weights.shape[-1] - self.xp.count_nonzero(edges > uniform * edges[..., -1:], axis=-1, keepdims=True)

@@ -27,7 +27,8 @@ class Primitive(ABC):
         gradient: ``backward`` is the forward-mode rule too.
     linear : bool
         ``backward`` is linear in the cotangent and consists of operations that a framework with automatic differentiation
-        differentiates rightly: its transpose is the forward-mode rule, on torch, where none need be compiled for it.
+        differentiates rightly. On torch its transpose is the forward-mode rule; on JAX, where it would have to be compiled,
+        there is none, unless the primitive is `native` or `symmetric`.
     rows : bool
         The first array is reduced along its rows. Frameworks whose kernels are slow on short rows may then prefer the rule
         to a derivative of their own.

@@ -11,6 +11,7 @@ from numbers import Integral, Real
 from typing import Any
 
 from backdraw.backend import backend_of
+from backdraw.distributions.checks import positive
 from backdraw.errors import InvalidTypeError, InvalidValueError
 
 Schedule = Callable[[Any], Any]
@@ -89,8 +90,10 @@ def constant(value: float) -> Schedule:
 
     Raises
     ------
+    TypeError
+        If `value` is no number.
     ValueError
-        If `value` is not positive.
+        If it is not positive.
 
     Examples
     --------
@@ -98,7 +101,7 @@ def constant(value: float) -> Schedule:
     >>> schedules.constant(0.5)(100)
     0.5
     """
-    return _Constant(_positive("value", value))
+    return _Constant(positive("value", value))
 
 
 def linear(start: float, stop: float, steps: int) -> Schedule:
@@ -118,6 +121,8 @@ def linear(start: float, stop: float, steps: int) -> Schedule:
 
     Raises
     ------
+    TypeError
+        If a temperature is no number or `steps` no int.
     ValueError
         If a temperature is not positive or `steps` is less than 1.
 
@@ -147,6 +152,8 @@ def exponential(start: float, stop: float, steps: int) -> Schedule:
 
     Raises
     ------
+    TypeError
+        If a temperature is no number or `steps` no int.
     ValueError
         If a temperature is not positive or `steps` is less than 1.
 
@@ -176,6 +183,8 @@ def cosine(start: float, stop: float, steps: int) -> Schedule:
 
     Raises
     ------
+    TypeError
+        If a temperature is no number or `steps` no int.
     ValueError
         If a temperature is not positive or `steps` is less than 1.
 
@@ -188,20 +197,12 @@ def cosine(start: float, stop: float, steps: int) -> Schedule:
     return _Cosine(*_checked(start, stop, steps))
 
 
-def _positive(name: str, value: float) -> float:
-    if isinstance(value, bool) or not isinstance(value, Real):
-        raise InvalidTypeError(f"{name}: expected a positive number, got {type(value).__name__}")
-    if not (value > 0 and math.isfinite(value)):
-        raise InvalidValueError(f"{name}: expected a positive finite number, got {value}")
-    return float(value)
-
-
 def _checked(start: float, stop: float, steps: int) -> tuple[float, float, int]:
     if isinstance(steps, bool) or not isinstance(steps, Integral):
         raise InvalidTypeError(f"steps: expected an int, got {type(steps).__name__}")
     if steps < 1:
         raise InvalidValueError(f"steps: expected at least 1, got {steps}")
-    return _positive("start", start), _positive("stop", stop), int(steps)
+    return positive("start", start), positive("stop", stop), int(steps)
 
 
 def _apply(name: str, x: Any) -> Any:

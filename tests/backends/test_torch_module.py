@@ -85,6 +85,18 @@ def test_gates_are_evaluated_as_their_authors_do(limits: Any) -> None:
     torch.testing.assert_close(draw(logits), gates)
 
 
+def test_evaluation_keeps_the_regularizer() -> None:
+    for options in ({}, {"regularizer": "euclidean"}):
+        draw = Draw("straight_through", temperature=0.7, **options).eval()
+        logits = torch.tensor([0.0, 0.1, 3.0], requires_grad=True)
+        c = torch.tensor([1.0, 2.0, 4.0])
+        grads = [
+            torch.autograd.grad(x, logits, c)[0] for x in (draw(logits), backdraw.select(logits, temperature=0.7, **options))
+        ]
+        torch.testing.assert_close(*grads)
+    assert not grads[0].any()
+
+
 def test_distributions() -> None:
     draw = Draw("straight_through", temperature=0.7)
     mask = torch.tensor([True, False, True, True])

@@ -150,7 +150,7 @@ def test_bad_arguments(lib: Library) -> None:
             f(x, temperature=0)
         with pytest.raises(TypeError, match="logits: expected a real floating dtype"):
             f(lib.asarray(np.arange(3)))
-    with pytest.raises(
-        TypeError, match=r"hard_concrete needs stretch\(\) of Categorical, but its relaxation cannot be stretched"
-    ):
-        hard_concrete(backdraw.Categorical(x), rng=KEY)
+        for dist in (backdraw.Categorical(x), backdraw.Subset(x, 1)):
+            message = rf"{f.__name__} needs stretch\(\) of {type(dist).__name__}, but its relaxation cannot be stretched"
+            with pytest.raises(TypeError, match=message):
+                f(dist)

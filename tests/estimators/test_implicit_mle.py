@@ -169,6 +169,24 @@ def test_bad_input() -> None:
         adaptive_step(1.0, None)
 
 
+@pytest.mark.parametrize(
+    ("options", "error", "message"),
+    [
+        ({"target": 0.0}, ValueError, "target: expected a positive finite number"),
+        ({"target": float("nan")}, ValueError, "target: expected a positive finite number"),
+        ({"decay": 2.0}, ValueError, "decay: expected a number from 0 to 1, got 2.0"),
+        ({"decay": "0.9"}, TypeError, "decay: expected a number from 0 to 1, got str"),
+        ({"rate": -1.0}, ValueError, "rate: expected a positive finite number"),
+        ({"event_ndim": 9}, ValueError, r"event_ndim: expected 0 to 3 for a gradient of shape \(2, 4, 3\), got 9"),
+        ({"event_ndim": 1.0}, TypeError, "event_ndim: expected an int, got float"),
+        ({"gradient": np.zeros((0, 3))}, ValueError, r"gradient: expected at least one example, got shape \(0, 3\)"),
+    ],
+)
+def test_bad_input_of_adaptive_step(options: dict[str, Any], error: type[Exception], message: str) -> None:
+    with pytest.raises(error, match=message):
+        adaptive_step(1.0, **{"gradient": np.ones((2, 4, 3)), **options})
+
+
 @pytest.mark.needs("torch")
 @pytest.mark.parametrize("name", ["implicit_mle", "blackbox", "perturbed_argmax", "fenchel_young"])
 def test_no_second_derivative(name: str) -> None:

@@ -19,6 +19,17 @@ def last_of(x: Any) -> Any:
     return np.asarray(x)[..., -1].sum(-1) ** 2
 
 
+@backdraw.primitive
+def square(be: Any, x: Any) -> Any:
+    """A function with its gradient on every backend."""
+    return be.xp.sum(x * x, axis=-1)
+
+
+square.defvjp(
+    lambda be, x: (be.xp.sum(x * x, axis=-1), (x,)), lambda be, res, g: (2.0 * be.xp.expand_dims(g, axis=-1) * res[0],)
+)
+
+
 def gradient(estimate: Any, logits: np.ndarray, g: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
     value, pullback = backdraw.vjp(estimate, logits)
     return value, pullback(np.ones_like(value) if g is None else g)[0]
@@ -48,6 +59,22 @@ def test_rloo_is_vargrad_for_log_ratios() -> None:
     loss = lambda l: 0.5 * log_ratio(l).var(axis=0, ddof=1).sum()  # noqa: E731
     _, grad = gradient(lambda l: backdraw.rloo(lambda _: log_ratio(LOGITS), l, samples=6, rng=KEY), LOGITS)
     np.testing.assert_allclose(grad, finite_difference(loss, LOGITS, 1.0), rtol=1e-6, atol=1e-9)
+
+
+@pytest.mark.parametrize("name", ["reinforce", "rloo", "vimco"])
+def test_a_parameter_that_the_batch_shares_gets_the_sum(lib: Library, name: str) -> None:
+    logits, t, g = RNG.normal(size=(4, 3)), np.asarray(0.8), np.asarray([1.0, -2.0, 0.5, 3.0])
+
+    def of_temperature(logits: Any, t: Any) -> Any:
+        return getattr(backdraw, name)(square, backdraw.ExpConcrete(logits, t), samples=3, rng=KEY)
+
+    _, pullback = backdraw.vjp(of_temperature, lib.asarray(logits), lib.asarray(t))
+    to_logits, to_t = pullback(lib.asarray(g))
+    assert tuple(to_logits.shape) == (4, 3)
+    # Each row's part of the gradient, from a temperature of its own: that row's cotangent alone is not zero.
+    parts = [lib.to_numpy(pullback(lib.asarray(np.where(np.arange(4) == i, g, 0.0)))[1]) for i in range(4)]
+    assert np.abs(parts).min() > 1e-3
+    lib.check(to_t, np.sum(parts), rtol=1e-9)
 
 
 def test_rloo_ignores_a_constant() -> None:

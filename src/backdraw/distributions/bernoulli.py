@@ -120,7 +120,7 @@ class Bernoulli(Distribution):
         return bits.conditional_logistics(self.logits, x, noise)
 
     def pull_given_argmax(self, u: Array, x: Array, g: Array) -> tuple[Array]:
-        """Cotangent g of utilities u, back to the logits, less that of utilities given their signs x; summed over samples."""
+        """`bits.pull_given_argmax`, summed over samples."""
         return (bits.pull_given_argmax(self.backend, self.logits, u, x, g),)
 
     def argmax(self, utilities: Array) -> Array:

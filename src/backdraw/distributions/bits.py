@@ -199,7 +199,7 @@ conditional_logistics.defvjp(_conditional_fwd, _conditional_vjp)
 
 
 def pull_given_argmax(be: Backend, logits: Array, u: Array, x: Array, g: Array) -> Array:
-    """Pull g back from u = logits + noise, less what it would be from logistics with the signs x that are u too."""
+    """Gradient in the logits of <g, u - v>: u is logits + noise, v the same numbers as logistics drawn given the signs x."""
     # Given a 1, u = logit(1 - p + p v), whose derivative in the logits with v fixed is 1 - (1 - p) / sigmoid(u - logits);
     # given a 0 the same with all signs changed.
     xp, own = be.xp, be.cast(logits, g.dtype)

@@ -183,7 +183,7 @@ class Categorical(Distribution):
         return gumbels.conditional_gumbels(self.utilities, x, noise, axis=self.axis)
 
     def pull_given_argmax(self, u: Array, x: Array, g: Array) -> tuple[Array]:  # noqa: ARG002
-        """Cotangent g of utilities u, back to the logits, less that of utilities given their argmax x; summed over samples."""
+        """`gumbels.pull_given_argmax`, summed over samples."""
         return (gumbels.pull_given_argmax(self.backend, self.utilities, u, g, axis=self.axis),)
 
     def relaxed_draw(self, rng: Any, temperature: Any, regularizer: str, *, hard: bool = False) -> Array:

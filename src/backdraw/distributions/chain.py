@@ -99,11 +99,6 @@ class Chain(Distribution):
             object.__setattr__(self, name, x if tuple(x.shape) == full else broadcast(x, shape=full))
 
     @property
-    def logits(self) -> Array:
-        """The utilities of the states."""
-        return self.unary
-
-    @property
     def utilities(self) -> Array:
         """The utilities of the states, which `perturb`, `argmax` and `relax` are about."""
         return self.unary

@@ -32,12 +32,13 @@ def check_logits(x: Array, *, name: str = "logits") -> Backend:
     return be
 
 
-def check_positive(name: str, value: Any, be: Backend, like: Array) -> Any:
-    """Return a positive option as a float, or as the scalar array that it is."""
+def check_positive(name: str, value: Any, p: Distribution) -> Any:
+    """Return a positive option beside a distribution as a float, or as the scalar array that it is."""
     if type(value) is float and 1e-30 < value < 1e30:
         return value  # the common case, checked at no cost
     if isinstance(value, Number):
-        return _check_number(name, value, be, like)
+        return _check_number(name, value, p)
+    be = p.backend
     try:
         owner = backend_of(value)
     except InvalidTypeError:
@@ -50,19 +51,26 @@ def check_positive(name: str, value: Any, be: Backend, like: Array) -> Any:
         raise InvalidTypeError(f"{name}: expected a real floating array, got {value.dtype}")
     known = be.number(value)
     if known is not None:
-        _check_number(name, known, be, like)
+        _check_number(name, known, p)
     return value
 
 
-def _check_number(name: str, value: Any, be: Backend, like: Array) -> float:
+def positive(name: str, value: Any) -> float:
+    """Return a positive finite number as a float."""
     if isinstance(value, bool) or not isinstance(value, Real):
         raise InvalidTypeError(f"{name}: expected a positive number, got {type(value).__name__}")
     value = float(value)
     if not (value > 0 and math.isfinite(value)):
         raise InvalidValueError(f"{name}: expected a positive finite number, got {value}")
-    smallest = float(be.xp.finfo(be.wide(like.dtype)).smallest_normal)
+    return value
+
+
+def _check_number(name: str, value: Any, p: Distribution) -> float:
+    value = positive(name, value)
+    be, dtype = p.backend, p.params[0].dtype
+    smallest = float(be.xp.finfo(be.wide(dtype)).smallest_normal)
     if value < smallest:
-        raise InvalidValueError(f"{name}: expected at least {smallest:.3g}, the smallest normal {like.dtype}, got {value}")
+        raise InvalidValueError(f"{name}: expected at least {smallest:.3g}, the smallest normal {dtype}, got {value}")
     return value
 
 

@@ -2,12 +2,12 @@
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 from backdraw import random
 from backdraw.backend import Array
 from backdraw.distributions import relaxed, simplex
-from backdraw.distributions.base import DIFFERENTIABLE, Distribution, perturb
+from backdraw.distributions.base import DIFFERENTIABLE, Distribution, perturb, repeat
 from backdraw.distributions.categories import check_rows
 from backdraw.distributions.checks import as_value, check_logits, check_positive
 from backdraw.errors import InvalidValueError
@@ -32,7 +32,7 @@ class _Relaxed(Distribution, ABC):
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "axis", check_rows(self.logits, self.axis, self.where)[1])
-        temperature = check_positive("temperature", self.temperature, self.backend, self.logits)
+        temperature = check_positive("temperature", self.temperature, self)
         object.__setattr__(self, "temperature", temperature)
 
     @property
@@ -46,6 +46,10 @@ class _Relaxed(Distribution, ABC):
         shape = list(self.logits.shape)
         del shape[self.axis]
         return tuple(shape)
+
+    def repeated(self, n: int) -> Self:
+        """Return the distribution of `n` independent draws, all at the one temperature."""
+        return self.replace(logits=repeat(self.logits, n=n))
 
     def draw_noise(self, rng: Any, shape: tuple[int, ...] = ()) -> Array:
         """Gumbel noise for `sample`, of shape ``(*shape, *logits.shape)``."""

@@ -16,7 +16,7 @@ class Family(Protocol):
     """Computations of a family with fixed configuration, which is hashable; bodies for `Backend.rowwise`.
 
     Logits and values come in rows: the axes of an event are one. The temperature divides the logits; it is a number, or an
-    array t with one number a row. All results are float64, and whatever the logits are, exact to float64.
+    array t with one number a row. All results are float64, and no less exact for large logits than for small ones.
     """
 
     def marginals(self, be: Backend, u: Array, t: Array | None = None, *, temperature: float) -> Array:

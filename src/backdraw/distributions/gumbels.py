@@ -47,7 +47,7 @@ conditional_gumbels.defvjp(_conditional_gumbels_fwd, _conditional_gumbels_vjp)
 
 
 def pull_given_argmax(be: Backend, logits: Array, u: Array, g: Array, *, axis: int) -> Array:
-    """Pull g back from u = logits + noise, less what it would be from Gumbels with the argmax of u that are u too."""
+    """Gradient in the logits of <g, u - v>: u is logits + noise, v the same numbers as Gumbels drawn given their argmax."""
     # With fixed noise, the largest of the conditional Gumbels moves with logsumexp(logits), and the others u_j, which solve
     # exp(-u_j) = noise / exp(logits_j) + exp(-top), by a share exp(u_j - top) with it and by the rest with their own logit.
     rows, u, g = (last(be, be.cast(a, g.dtype), axis) for a in (logits, u, g))

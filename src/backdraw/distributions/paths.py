@@ -109,7 +109,7 @@ entropy.defvjp(_entropy_fwd, _entropy_bwd)
 
 @primitive(linear=True, loops=True)
 def kl(be: Backend, u: Array, w: Array, a: Array, b: Array) -> Array:
-    """Mean difference of a path's utilities, those of p less those of q, a and b, and the log-partitions' the other way."""
+    """KL of p, with utilities u and w, from q, with a and b: E_p[p's utility - q's] - log Z(u, w) + log Z(a, b)."""
     return _kl_fwd(be, u, w, a, b)[0]
 
 

@@ -141,7 +141,7 @@ class PlackettLuce(Distribution):
         return orders.log_prob(self.logits, self._as_value(x))
 
     def score(self, x: Array) -> Array:
-        """Gradient of ``log_prob(x)`` in the logits: of each row, one-hot less the probabilities of what is left."""
+        """Gradient of ``log_prob(x)`` in the logits: summed over the rows, one-hot less the probabilities of what is left."""
         return orders.score(self.backend, self.backend.stop_gradient(self.logits), self._as_value(x))
 
     def _as_value(self, x: Array) -> Array:

@@ -69,7 +69,7 @@ def nodes_of(edges: Edges | None, count: int) -> int:
 
 @remembered
 def _places(edges: Edges | None, count: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Return of each pair of nodes, flat, the edge, or `count` where there is none; of each edge both nodes and the pair."""
+    """Return for each pair of nodes, flat, its edge, or `count` if it has none; for each edge its nodes and its pair."""
     n = nodes_of(edges, count)
     first, second = np.triu_indices(n, 1) if edges is None else np.asarray(edges, np.int64).reshape(-1, 2).T
     matrix = np.full((n, n), count)

@@ -71,9 +71,9 @@ def arm(f: Function, dist: Distribution | Array, *, samples: int = 1, rng: Any =
     def weigh(p: Any, u: Array, x: Array, other: Array) -> Array:  # noqa: ARG001
         be = p.backend
         with be.double():
-            centred = be.cast(u - 0.5, be.wide(p.logits.dtype))
+            centred = be.cast(u - 0.5, be.wide(p.params[0].dtype))
         # A bit that cannot change would have mean zero: it has zero.
-        return be.xp.where(be.xp.isinf(be.stop_gradient(p.logits)), 0.0, centred)
+        return be.xp.where(be.xp.isinf(be.stop_gradient(p.params[0])), 0.0, centred)
 
     return _antithetic(f, dist, samples, rng, weigh, estimator="arm")
 
@@ -133,7 +133,7 @@ def disarm(f: Function, dist: Distribution | Array, *, samples: int = 1, rng: An
 
     def weigh(p: Any, u: Array, x: Array, other: Array) -> Array:  # noqa: ARG001
         be = p.backend
-        logits = be.cast(be.stop_gradient(p.logits), be.wide(p.logits.dtype))
+        logits = be.cast(be.stop_gradient(p.params[0]), be.wide(p.params[0].dtype))
         sign = be.cast(x - other, logits.dtype)  # (-1)**other where the two differ, 0 elsewhere
         return 0.5 * sign * be.sigmoid(be.xp.abs(logits))
 

@@ -14,7 +14,8 @@ def as_distribution(dist: Any, estimator: str, *needs: str) -> Any:
     if not isinstance(dist, Distribution):
         dist = Categorical(dist)
     require(dist, estimator, *needs)
-    if not dist.discrete and ESTIMATORS[estimator].domain == "discrete":
+    entry = ESTIMATORS.get(estimator)  # losses and penalties of discrete distributions are no estimators, and not there
+    if not dist.discrete and (entry is None or entry.domain == "discrete"):
         raise InvalidTypeError(
             f"dist: {estimator} is for discrete distributions, got {type(dist).__name__}; take backdraw.reparameterize"
         )

@@ -5,7 +5,7 @@ and update with the step's values afterwards.
 """
 
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from backdraw.backend import Array
 from backdraw.distributions.checks import check_logits
@@ -100,8 +100,13 @@ def moving_average(decay: float = 0.9) -> MovingAverage:
     4.0
     2.857
     """
+    return MovingAverage(check_decay(decay))
+
+
+def check_decay(decay: Any) -> float:
+    """Return the decay of a running mean as a float."""
     if isinstance(decay, bool) or not isinstance(decay, (int, float)):
         raise InvalidTypeError(f"decay: expected a number from 0 to 1, got {type(decay).__name__}")
     if not 0.0 <= decay <= 1.0:
         raise InvalidValueError(f"decay: expected a number from 0 to 1, got {decay}")
-    return MovingAverage(float(decay))
+    return float(decay)

@@ -165,7 +165,7 @@ def relax(
 def _estimate(f: Function, c: Function, p: Any, temperature: Any, scale: Any, n: int, rng: Any, estimator: str) -> Array:
     be = p.backend
     xp = be.xp
-    t = check_positive("temperature", temperature, be, p.params[0])
+    t = check_positive("temperature", temperature, p)
     many = p.stopped().repeated(n)
     u = many.perturb(many.perturb_noise(rng))
     b = many.argmax(u)
@@ -221,9 +221,9 @@ def variance_loss(estimator: str | Callable[..., Array], f: Function, dist: Dist
     Raises
     ------
     ValueError
-        If there is no such estimator.
+        If there is no such estimator, or it is not one of expectations.
     TypeError
-        If it is not one of expectations whose gradient is an estimate of its own.
+        If its gradient is f's own derivative, as that of `backdraw.exact` and `backdraw.pathwise`.
 
     Notes
     -----

@@ -1,4 +1,4 @@
-"""Exact draws without a gradient."""
+"""Draws without a gradient."""
 
 from typing import Any
 
@@ -65,7 +65,7 @@ def draw(dist: Distribution | Array, *, shape: int | tuple[int, ...] = (), rng: 
     needs=("perturb", "argmax"), reference="Gumbel 1954; arXiv 1411.0030",
 )  # fmt: skip
 def gumbel_max(dist: Distribution | Array, *, rng: Any = None) -> Array:
-    r"""Draw exactly by perturbing and maximising: :math:`x = \arg\max_x \langle l + g, x \rangle`, with no gradient.
+    r"""Draw by perturbing and maximising: :math:`x = \arg\max_x \langle l + g, x \rangle`, with no gradient.
 
     Parameters
     ----------
@@ -86,8 +86,9 @@ def gumbel_max(dist: Distribution | Array, *, rng: Any = None) -> Array:
 
     Notes
     -----
-    For Categorical (Gumbel noise) and Bernoulli (logistic noise) the draw follows the distribution exactly. It carries no
-    gradient. The same `rng` gives the draw that ``gumbel_softmax(..., hard=True)`` makes.
+    For Categorical, PlackettLuce (Gumbel noise) and Bernoulli (logistic noise) the draw follows the distribution exactly.
+    For all others it follows the law of the perturbed argmax, which is another; `backdraw.draw` is exact where it takes
+    them. It carries no gradient. The same `rng` gives the draw that ``gumbel_softmax(..., hard=True)`` makes.
 
     References
     ----------

@@ -7,6 +7,7 @@ from numbers import Integral
 from typing import Any
 
 from backdraw.backend import Array, Backend, backend_of
+from backdraw.distributions.elementwise import unbroadcast
 from backdraw.errors import InvalidTypeError, InvalidValueError
 from backdraw.primitive import Primitive, Residuals, primitive
 from backdraw.surrogate import once, refusing
@@ -108,12 +109,12 @@ class Attach(Primitive):
     def backward(  # type: ignore[override]  # the static arguments by name
         self, be: Backend, residuals: Residuals, cotangent: Array, *, estimator: str
     ) -> tuple[Array | None, ...]:
-        """Scale the gradients of each batch element by its cotangent."""
+        """Scale the gradients of each batch element by its cotangent, and sum them for a parameter that the batch shares."""
         value, *arrays = residuals
         n = len(arrays) // 2
         params, grads = arrays[:n], arrays[n:]
         scaled = (
-            be.cast(be.stop_gradient(expand(be, cotangent, g.ndim) * g), parameter.dtype)
+            be.cast(be.stop_gradient(unbroadcast(be, expand(be, cotangent, g.ndim) * g, parameter.shape)), parameter.dtype)
             for parameter, g in zip(params, grads, strict=True)
         )
         # The estimates depend on what f closes over, and the mean of what comes back there on the parameters: neither

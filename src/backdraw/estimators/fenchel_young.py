@@ -89,7 +89,7 @@ def fenchel_young(
     needs = ("log_partition", "log_prob") if samples is None else ("perturb", "argmax")
     p = as_distribution(dist, "fenchel_young", *needs)
     be = p.backend
-    scale, kind = check_positive("sigma", sigma, be, p.params[0]), check_noise(noise, p)
+    scale, kind = check_positive("sigma", sigma, p), check_noise(noise, p)
     if samples is None:
         return _negative(p.log_prob_of_mean(_check_target(p, target)))
     x, z = perturbed(p, kind, scale, check_samples("fenchel_young", samples), rng)

@@ -73,7 +73,7 @@ def gapped_straight_through(dist: Distribution | Array, *, temperature: Any = 1.
     array([ 0.1875, -0.1875])
     """
     p = as_distribution(dist, "gapped_straight_through", "sample", "gapped", "relax")
-    t = check_positive("temperature", temperature, p.backend, p.logits)
+    t = check_positive("temperature", temperature, p)
     if isinstance(gap, bool) or not isinstance(gap, numbers.Real):
         raise InvalidTypeError(f"gap: expected a number, got {type(gap).__name__}")
     if not 0.0 <= gap < math.inf:

@@ -78,7 +78,7 @@ def gumbel_rao(dist: Distribution | Array, *, temperature: Any = 1.0, samples: i
     """
     p = as_distribution(dist, "gumbel_rao", "sample", "conditional_perturb", "relax", "covariance_product")
     be, like = p.backend, p.params[0]
-    t = check_positive("temperature", temperature, be, like)
+    t = check_positive("temperature", temperature, p)
     samples = check_samples("gumbel_rao", samples)
     for_draw, for_utilities = random.streams(be, rng, 2, like)
     x = p.sample(p.draw_noise(for_draw))

@@ -83,7 +83,7 @@ def hard_concrete(
     0.271
     """
     p = _bits(logits, "hard_concrete", "perturb", "stretch")
-    t = check_positive("temperature", temperature, p.backend, p.logits)
+    t = check_positive("temperature", temperature, p)
     limits = _check_limits(limits)
     return p.stretch(p.perturbed(rng), t, limits)
 
@@ -131,18 +131,18 @@ def hard_concrete_nonzero(
     >>> backdraw.hard_concrete_nonzero(np.array([-3.0, 0.0, 3.0])).round(3)
     array([0.198, 0.832, 0.99 ])
     """
-    p = _bits(logits, "hard_concrete_nonzero", "relax")
-    t = check_positive("temperature", temperature, p.backend, p.logits)
+    p = _bits(logits, "hard_concrete_nonzero", "perturb", "relax", "stretch")
+    t = check_positive("temperature", temperature, p)
     low, high = _check_limits(limits)
     shift = math.log(high) - math.log(-low)
-    u = shifted(p.logits, None, by=t * shift) if isinstance(t, float) else shifted(p.logits, t, by=shift)
+    u = shifted(p.utilities, None, by=t * shift) if isinstance(t, float) else shifted(p.utilities, t, by=shift)
     return p.relax(u, 1.0)
 
 
 def without_noise(logits: Array | Distribution, limits: tuple[float, float]) -> Array:
     """Return what the authors evaluate with: ``sigmoid(logits)`` stretched to the limits and clipped."""
-    p = _bits(logits, "hard_concrete", "stretch")
-    return p.stretch(p.logits, 1.0, _check_limits(limits))
+    p = _bits(logits, "hard_concrete", "perturb", "stretch")
+    return p.stretch(p.utilities, 1.0, _check_limits(limits))
 
 
 def _bits(logits: Any, estimator: str, *needs: str) -> Any:

@@ -1,13 +1,15 @@
 """Implicit MLE: the difference of two argmaxes, with the utilities and against the cotangent, under the same noise."""
 
 import math
+from numbers import Integral
 from typing import Any, NamedTuple
 
 from backdraw.backend import Array, Backend
 from backdraw.distributions import Distribution
-from backdraw.distributions.checks import check_logits
-from backdraw.errors import InvalidTypeError
+from backdraw.distributions.checks import check_logits, positive
+from backdraw.errors import InvalidTypeError, InvalidValueError
 from backdraw.estimators.arguments import as_distribution, check_positive
+from backdraw.estimators.baselines import check_decay
 from backdraw.estimators.registry import register
 from backdraw.primitive import Primitive
 from backdraw.surrogate import once
@@ -39,8 +41,8 @@ def implicit_mle(
         :math:`\lambda > 0`, in utility per unit of cotangent. An array may be traced, and has no gradient.
     relative : bool
         Take ``step_size`` in units of the logits over those of the cotangent: :math:`\lambda` is the step size times
-        :math:`\lVert l \rVert / \lVert c \rVert`, both norms over the whole array and taken for
-        1e-15 to 1e15. With `adaptive_step` this is AIMLE.
+        :math:`\lVert l \rVert / \lVert c \rVert`, both norms over the whole array and clipped to 1e-15 and 1e15. With
+        `adaptive_step` this is AIMLE.
     symmetric : bool
         Take the symmetric difference, which solves twice in the backward pass: less bias.
     rng : optional
@@ -97,8 +99,7 @@ def implicit_mle(
 
 def difference(p: Any, u: Array, estimator: str, step_size: Any, *, relative: bool = False, symmetric: bool = False) -> Array:
     """Return the argmax at u, whose gradient is a finite difference against the cotangent."""
-    be = p.backend
-    step = check_positive("step_size", step_size, be, p.params[0])
+    step = check_positive("step_size", step_size, p)
     constant = p.stopped()
     x = constant.argmax(u)
     if tuple(x.shape) != tuple(u.shape):
@@ -201,11 +202,11 @@ def adaptive_step(
     event_ndim : int
         How many axes, the last ones, belong to one example.
     target : float
-        The number of entries that are to change, on average.
+        The number of entries that are to change, on average; > 0.
     decay : float
         :math:`\gamma`, from 0 to 1.
     rate : float
-        The change of the step size.
+        The change of the step size, > 0.
 
     Returns
     -------
@@ -215,7 +216,9 @@ def adaptive_step(
     Raises
     ------
     TypeError
-        If `gradient` is not a real floating array.
+        If `gradient` is not a real floating array, or an option is no number.
+    ValueError
+        If an option is out of its range, or `gradient` has not so many axes or no example.
 
     Notes
     -----
@@ -237,8 +240,15 @@ def adaptive_step(
     """
     be = check_logits(gradient, name="gradient")
     xp, dtype = be.xp, be.wide(gradient.dtype)
+    target, decay, rate = positive("target", target), check_decay(decay), positive("rate", rate)
     shape = tuple(gradient.shape)
+    if isinstance(event_ndim, bool) or not isinstance(event_ndim, Integral):
+        raise InvalidTypeError(f"event_ndim: expected an int, got {type(event_ndim).__name__}")
+    if not 0 <= event_ndim <= len(shape):
+        raise InvalidValueError(f"event_ndim: expected 0 to {len(shape)} for a gradient of shape {shape}, got {event_ndim}")
     examples = math.prod(shape[: len(shape) - event_ndim])
+    if examples == 0:
+        raise InvalidValueError(f"gradient: expected at least one example, got shape {shape}")
     step, mean = state if isinstance(state, tuple) else (state, target)
     g = xp.sum(xp.astype(gradient != 0, dtype)) / examples
     mean = decay * mean + (1.0 - decay) * g

@@ -15,7 +15,7 @@ PROJECTIONS = ("normalize", "simplex")
 
 @register(
     kind="draw", gradient="biased", forward="hard", law=True, differentiable_f=True, domain="both",
-    needs=("sample", "score", "project"), reference="intermediate loss sampling",
+    needs=("sample", "score", "project"), reference="github.com/mshlis/ILSampling",
 )  # fmt: skip
 def intermediate_loss(
     dist: Distribution | Array,
@@ -73,6 +73,11 @@ def intermediate_loss(
     quadratics of one five-way categorical the cosine of its mean gradient to the true one is about 0.79, against 0.90 for
     `straight_through`.
 
+    References
+    ----------
+    mshlis, Intermediate Loss Sampling, 2019, https://github.com/mshlis/ILSampling: the method with its toys, in a repository
+    alone; there is no paper.
+
     Examples
     --------
     >>> import numpy as np
@@ -85,7 +90,7 @@ def intermediate_loss(
     array([-0.091,  0.   ,  0.091])
     """
     p = as_distribution(dist, "intermediate_loss", "sample", "score", "project")
-    step = check_positive("step_size", step_size, p.backend, p.params[0])
+    step = check_positive("step_size", step_size, p)
     if not isinstance(step, float):
         raise InvalidTypeError(f"step_size: expected a number, got {type(step_size).__name__}: it has no gradient")
     if projection not in PROJECTIONS:

@@ -97,7 +97,7 @@ def perturbed_argmax(
     """
     p = as_distribution(dist, "perturbed_argmax", "perturb", "argmax")
     be, u, samples = p.backend, p.utilities, check_samples("perturbed_argmax", samples)
-    scale = check_positive("sigma", sigma, be, p.params[0])
+    scale = check_positive("sigma", sigma, p)
     kind = check_noise(noise, p)
     x, z = perturbed(p, kind, scale, samples, rng)
     y = be.mean_samples(x)

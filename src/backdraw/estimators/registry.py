@@ -26,9 +26,9 @@ class Entry:
     forward : {"hard", "relaxed"}
         Whether the value is one that `dist` has (0 and 1 where it is discrete) or, in between, of its convex hull.
     law : bool
-        Whether the value's distribution is exactly that of `dist`, if the draw does not take the argmax of perturbed
-        utilities that follows another (`Distribution.argmax_law`). Of an expectation, whether the value is the plain mean of
-        f over exact draws, or exact.
+        Of a draw, whether its value follows the law of `dist` exactly; one that takes the argmax of perturbed utilities does
+        so where `dist` has `argmax_law`. Of an expectation, whether the value is the plain mean of f over exact draws, or
+        exact.
     differentiable_f : bool
         Whether the gradient needs that of f.
     domain : {"discrete", "continuous", "both"}

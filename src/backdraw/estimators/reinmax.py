@@ -77,7 +77,7 @@ def reinmax(dist: Distribution | Array, *, temperature: Any = 1.0, rng: Any = No
     array([ 0.167,  0.   , -0.167])
     """
     p = as_distribution(dist, "reinmax", "sample", "mean", "covariance_product", "trapezoid")
-    t = check_positive("temperature", temperature, p.backend, p.params[0])
+    t = check_positive("temperature", temperature, p)
     arrays = (*p.sample_with_mean(p.draw_noise(rng)), *[getattr(p, name) for name in p.arrays])
     static = {"family": type(p), "plain": tuple([getattr(p, name) for name in p.plain]), "temperature": t}
     if not isinstance(t, float):

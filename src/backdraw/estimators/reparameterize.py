@@ -4,7 +4,7 @@ from typing import Any
 
 from backdraw.backend import Array
 from backdraw.distributions import Distribution
-from backdraw.distributions.checks import check_shape, require
+from backdraw.distributions.checks import check_shape
 from backdraw.estimators.arguments import as_distribution
 from backdraw.estimators.registry import register
 
@@ -63,5 +63,4 @@ def reparameterize(dist: Distribution, *, shape: int | tuple[int, ...] = (), rng
     (1.0, -1.255)
     """
     p = as_distribution(dist, "reparameterize", "transport")
-    require(p, "reparameterize", "transport")  # also of what an array stands for
     return p.transport(p.transport_noise(rng, check_shape(shape)))

@@ -19,7 +19,7 @@ _STATED: dict[str, Any] = {
 def reinforce(f: Function, dist: Distribution | Array, *, samples: int = 1, baseline: Any = None, rng: Any = None) -> Array:
     r"""Mean of f over draws, with the score-function gradient.
 
-    .. math:: \nabla E[f(x)] \approx \frac{1}{S} \sum_s (f(x_s) - b) \nabla \log p(x_s) + \nabla f(x_s)
+    .. math:: \nabla E[f(x)] \approx \frac{1}{S} \sum_s \bigl[(f(x_s) - b) \nabla \log p(x_s) + \nabla f(x_s)\bigr]
 
     Parameters
     ----------
@@ -30,7 +30,7 @@ def reinforce(f: Function, dist: Distribution | Array, *, samples: int = 1, base
         What x is drawn from; an array means ``Categorical(array)``.
     samples : int
         S, the number of independent draws.
-    baseline : number or array of the batch's shape, optional
+    baseline : number or array, of the batch's shape or (), optional
         b, which must not depend on the draws; it takes no gradient.
     rng : optional
         As for `backdraw.draw`.
@@ -97,8 +97,8 @@ def rloo(f: Function, dist: Distribution | Array, *, samples: int = 2, rng: Any 
     r"""Mean of f over draws, with the score-function gradient and the mean of the other draws as each one's baseline.
 
     .. math::
-        \nabla E[f(x)] \approx \frac{1}{S} \sum_s \Bigl(f(x_s) - \frac{1}{S - 1} \sum_{r \ne s} f(x_r)\Bigr)
-        \nabla \log p(x_s) + \nabla f(x_s)
+        \nabla E[f(x)] \approx \frac{1}{S} \sum_s \Bigl[\Bigl(f(x_s) - \frac{1}{S - 1} \sum_{r \ne s} f(x_r)\Bigr)
+        \nabla \log p(x_s) + \nabla f(x_s)\Bigr]
 
     Parameters
     ----------

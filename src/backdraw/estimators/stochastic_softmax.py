@@ -92,10 +92,10 @@ def stochastic_softmax(
 
 def relaxed_draw(p: Any, temperature: Any, backward_temperature: Any, regularizer: str, hard: bool, rng: Any) -> Array:
     """Return the relaxed draw of a distribution that has one, or the vertex with its gradient."""
-    t = check_positive("temperature", temperature, p.backend, p.logits)
+    t = check_positive("temperature", temperature, p)
     if backward_temperature is None:
         return p.relaxed_draw(rng, t, regularizer, hard=hard)
-    t_back = check_positive("backward_temperature", backward_temperature, p.backend, p.logits)
+    t_back = check_positive("backward_temperature", backward_temperature, p)
     u = p.perturbed(rng)
     value = p.argmax(u) if hard else p.backend.stop_gradient(p.relax(u, t, regularizer))
     return surrogate(p.backend, value, p.relax(u, t_back, regularizer))

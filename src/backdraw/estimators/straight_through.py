@@ -72,7 +72,7 @@ def straight_through(
     (array([ 0.25, -0.25]),)
     """
     p = as_distribution(dist, "straight_through", "sample", "mean")
-    t = check_positive("temperature", temperature, p.backend, p.logits)
+    t = check_positive("temperature", temperature, p)
     return surrogate(p.backend, p.sample(p.draw_noise(rng)), p.mean(temperature=t, regularizer=regularizer))
 
 
@@ -122,5 +122,5 @@ def select(dist: Distribution | Array, *, temperature: Any = 0.6, regularizer: s
     array([1., 0., 0.])
     """
     p = as_distribution(dist, "select", "argmax", "mean")
-    t = check_positive("temperature", temperature, p.backend, p.logits)
+    t = check_positive("temperature", temperature, p)
     return surrogate(p.backend, p.argmax(p.utilities), p.mean(temperature=t, regularizer=regularizer))
