@@ -19,6 +19,19 @@ def test_numbers_are_constants(lib: Library) -> None:
     lib.check(p.scale, np.full(3, 2.0), dtype="float32")
 
 
+@pytest.mark.parametrize("number", [np.sqrt(2.0), np.float32(2.0), np.int64(2)])
+def test_scalars_of_numpy_are_numbers_beside_other_arrays(lib: Library, number: Any) -> None:
+    loc = lib.asarray(LOC)
+    if isinstance(loc, np.ndarray):  # there they are arrays, of a dtype
+        if number.dtype != LOC.dtype:
+            with pytest.raises(TypeError, match="scale: expected "):
+                backdraw.Normal(loc, number)
+        return
+    lib.check(backdraw.Normal(loc, number).scale, np.full(LOC.shape, float(number)), rtol=1e-12)
+    with pytest.raises(ValueError, match="scale: expected a positive finite number"):
+        backdraw.Normal(loc, -number)
+
+
 @pytest.mark.parametrize("name", ["Normal", "LogNormal", "Laplace", "Logistic", "Gumbel"])
 def test_bad_parameters(lib: Library, name: str) -> None:
     loc = lib.asarray(LOC)

@@ -2,7 +2,10 @@
 
 import math
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, ClassVar
+
+import numpy as np
 
 from backdraw import random
 from backdraw.backend import Array, Backend, backend_of
@@ -47,22 +50,27 @@ class Continuous(Distribution):
                 formula.label = f"{cls.__name__}.{method}"
 
     def __post_init__(self) -> None:
-        be, like = self._check_arrays()
-        arrays = {name: self._array(be, name, like) for name in self.parameters}
+        be, found = self._check_arrays()
+        like = next(iter(found.values()))
+        full = partial(be.xp.full, (), dtype=like.dtype, device=be.device(like))
+        arrays = {name: found[name] if name in found else full(float(getattr(self, name))) for name in self.parameters}
         shapes = [tuple(x.shape[: x.ndim - n]) for x, n in zip(arrays.values(), self.events, strict=True)]
         batch = broadcast_shape(*shapes)
         if batch is None:
-            found = ", ".join(f"{name} of shape {tuple(x.shape)}" for name, x in arrays.items())
-            raise InvalidValueError(f"{', '.join(arrays)}: expected shapes that broadcast against each other, got {found}")
+            got = ", ".join(f"{name} of shape {tuple(x.shape)}" for name, x in arrays.items())
+            raise InvalidValueError(f"{', '.join(arrays)}: expected shapes that broadcast against each other, got {got}")
         for (name, x), shape, n in zip(arrays.items(), shapes, self.events, strict=True):
             event = tuple(x.shape[x.ndim - n :])
             object.__setattr__(self, name, x if shape == batch else broadcast(x, shape=(*batch, *event)))
 
-    def _check_arrays(self) -> tuple[Backend, Array]:
+    def _check_arrays(self) -> tuple[Backend, dict[str, Array]]:
+        """Return the backend and those parameters that are arrays, by name."""
         found: dict[str, Array] = {}
-        for name, n in zip(self.parameters, self.events, strict=True):
-            x = getattr(self, name)
-            if type(x) in (int, float) and n == 0:
+        values = [getattr(self, name) for name in self.parameters]
+        # A NumPy scalar is an array of NumPy, and may have a gradient there; beside another framework's it is a number.
+        elsewhere = not all(isinstance(x, (int, float, np.generic, np.ndarray)) for x in values)
+        for name, x, n in zip(self.parameters, values, self.events, strict=True):
+            if n == 0 and (type(x) in (int, float) or (elsewhere and isinstance(x, (np.floating, np.integer)))):
                 if not math.isfinite(x) or (name in self.positive and x <= 0):
                     kind = "positive finite" if name in self.positive else "finite"
                     raise InvalidValueError(f"{name}: expected a {kind} number, got {x}")
@@ -82,11 +90,7 @@ class Continuous(Distribution):
         for name, x in others:
             if x.dtype != like.dtype:
                 raise InvalidTypeError(f"{name}: expected the dtype of {first}, {like.dtype}, got {x.dtype}")
-        return be, like
-
-    def _array(self, be: Backend, name: str, like: Array) -> Array:
-        x = getattr(self, name)
-        return be.xp.full((), float(x), dtype=like.dtype, device=be.device(like)) if type(x) in (int, float) else x
+        return be, found
 
     @property
     def batch_shape(self) -> tuple[int, ...]:
