@@ -111,3 +111,9 @@ def test_mixed_frameworks() -> None:
         scaled(jnp.ones(3), torch.ones(3), jnp.ones(3))
     with pytest.raises(TypeError, match=r"one framework"):
         backdraw.vjp(lambda a, b: cube(a), np.ones(3), jnp.ones(3))
+
+
+def test_operations_that_adapters_offer(lib: Library) -> None:
+    values, index = lib.be.top_k(lib.asarray([[3.0, 1.0, 2.0, 5.0], [-1.0, -2.0, 0.0, -3.0]]), 2)
+    lib.check(values, np.asarray([[5.0, 3.0], [0.0, -1.0]]))
+    np.testing.assert_array_equal(lib.to_numpy(index), [[3, 0], [2, 0]])

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
-from functools import cache, partial
+from functools import cache, lru_cache, partial
 from typing import Any
 
 import jax
@@ -230,7 +230,7 @@ def _compiled(body: Callable[..., Array], items: tuple[tuple[str, Any], ...]) ->
     return jax.jit(lambda arrays, numbers: body(backend, *arrays, **dict(items), **numbers))
 
 
-@cache
+@lru_cache(256)  # a solver or an annealed temperature is in the key of its entry
 def _with_rule(primitive: Primitive, items: tuple[tuple[str, Any], ...]) -> Callable[..., Array]:
     static = dict(items)
 

@@ -5,7 +5,7 @@ import sys
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext, suppress
-from functools import cache, wraps
+from functools import lru_cache, wraps
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import numpy as np
@@ -47,6 +47,10 @@ class Backend(Operations, ABC):
     @abstractmethod
     def owns(self, x: object) -> bool:
         """Whether `x` is an array of this framework."""
+
+    def array_types(self) -> tuple[type, ...]:
+        """Return the types of arrays that are known beforehand; `owns` decides about all others."""
+        return ()
 
     @abstractmethod
     def apply(self, primitive: "Primitive", arrays: tuple[Array, ...], static: dict[str, Any]) -> Array:
@@ -118,8 +122,8 @@ class Backend(Operations, ABC):
 
 
 # -------------------------------------------------------------------------------------------- whose array is it?
-# Under numbers, the backends, and of each type of arrays the number: torch.compile takes that for a constant, and has the
-# dictionary of backends to check at every call, not the types in it too.
+# The backends by a number, and for each type of arrays the number of its backend. What `_meet` returns is a constant to
+# torch.compile: of the two dictionaries, only the look-up in that of the backends is checked at each call.
 _NUMBERS: dict[type, int] = {}
 _BACKENDS: dict[int, Backend] = {}
 
@@ -183,9 +187,8 @@ def adapter(name: str) -> Any:
         try:
             _ADAPTERS[name] = importlib.import_module(path)
         except ImportError as error:
-            raise BackendError(
-                f"backend {name!r} cannot be used: {error}. Install it with: pip install 'backdraw[{name}]'"
-            ) from error
+            hint = f". Install it with: pip install 'backdraw[{name}]'" if name in OURS else ""
+            raise BackendError(f"backend {name!r} cannot be used: {error}{hint}") from error
     return _ADAPTERS[name]
 
 
@@ -241,11 +244,11 @@ load_imported._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
 
 def remembered(function: F) -> F:
-    """Call a function of ints and tuples of them once for each; torch.compile takes what it returns for constants."""
-    once = cache(function)
+    """Keep the last results of a function of ints and tuples of them; torch.compile takes them for constants."""
+    once = lru_cache(64)(function)
 
     @wraps(function)
-    def call(*arguments: Any) -> Any:  # torch.compile would trace into what `cache` returns
+    def call(*arguments: Any) -> Any:  # torch.compile would trace into what `lru_cache` returns
         return once(*arguments)
 
     call._dynamo_marked_constant = True  # type: ignore[attr-defined]

@@ -14,7 +14,7 @@ class InvalidTypeError(BackdrawError, TypeError):
 
 
 class NotOfferedError(InvalidTypeError, AttributeError):
-    """A distribution was asked for a method that it cannot have; `hasattr` takes it for an AttributeError, which it is."""
+    """A distribution was asked for a method that it does not have. An AttributeError too, so that `hasattr` is false."""
 
 
 class GradientError(BackdrawError, RuntimeError):
@@ -22,4 +22,4 @@ class GradientError(BackdrawError, RuntimeError):
 
 
 class BackendError(BackdrawError, ImportError):
-    """A framework that is needed is not installed."""
+    """A framework or package that is needed is not installed, or there is no backend of that name."""

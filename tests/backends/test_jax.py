@@ -1,5 +1,7 @@
 """One primitive under every transformation of JAX."""
 
+import gc
+import weakref
 from typing import Any
 
 import numpy as np
@@ -249,3 +251,22 @@ def test_seeds_are_those_of_jax(draw: Any, seed: int) -> None:
         expected = draw(logits, rng=jax.random.key(seed))
         for call in (draw, jax.jit(draw, static_argnames="rng")):
             np.testing.assert_array_equal(call(logits, rng=seed), expected)
+
+
+def test_options_of_the_past_are_forgotten() -> None:
+    class Option:
+        """As an annealed temperature, another one at every step."""
+
+    @backdraw.primitive
+    def same(be: Any, x: Any, *, option: Option) -> Any:
+        return x + 0.0
+
+    same.defvjp(lambda be, x, *, option: (x + 0.0, ()), lambda be, res, g, *, option: (g,))
+    alive = []
+    for _ in range(300):
+        option = Option()
+        alive.append(weakref.ref(option))
+        jax.grad(lambda x, option=option: same(x, option=option))(1.0)
+    del option
+    gc.collect()
+    assert alive[0]() is None
