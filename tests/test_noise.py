@@ -102,7 +102,9 @@ def test_uniforms_near_zero_are_fine_grained(lib: Library) -> None:
 def test_the_rarest_races_are_fine_grained_from_the_frameworks_own_source(framework: Library, kind: str, n: int) -> None:
     # Uniforms that are multiples of 2**-24 would give the least exponentials, and the largest Gumbels, from these alone.
     be, device = framework.be, framework.device
-    calls = [framework.to_numpy(be.noise(kind, seed, (n,), framework.dtype("float32"), device)) for seed in range(800_000 // n)]
+    calls = [
+        framework.to_numpy(be.noise(kind, seed, (n,), framework.dtype("float32"), device)) for seed in range(800_000 // n)
+    ]
     x = np.concatenate(calls).astype(np.float64)
     e = np.exp(-x) if kind == "gumbel" else x
     rare = -np.expm1(-e[e < 2.0**-13]) * 2.0**24

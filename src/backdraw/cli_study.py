@@ -206,7 +206,7 @@ def _conclude(console: Any, found: Report | Curves, problem: Problem | None) -> 
     remarks = (problem.remark, problem.training.remark if problem.training else "") if problem else ("", "")
     sentences = [remark] if (remark := remarks[isinstance(found, Curves)]) else []
     if isinstance(found, Report):
-        with contextlib.suppress(BackdrawError):  # where nothing was measured to the end, there is no best
+        with contextlib.suppress(BackdrawError):  # where no row is sound, there is no best
             sentences.append(f"Best: {found.best().reason}")
     for sentence in sentences:
         console.print("\n".join(textwrap.wrap(sentence, 100, subsequent_indent="  ")), markup=False)

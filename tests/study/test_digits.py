@@ -45,9 +45,15 @@ def test_other_latents_give_one_loss_curve_too(backend, latent, estimator):
 def test_jax_needs_no_x64(dtype):
     """JAX as users start it: the other tests have turned its 64-bit types on."""
     program = f"""
+import numpy as np
+import backdraw
 from backdraw.study import digits
 config = digits.Config(backend="jax", estimator="straight_through", epochs=1, dtype="{dtype}")
-print(digits.train(config, *digits.load()).epochs[0].losses.tolist())
+images, held_out = digits.load()
+trained = digits.train(config, images, held_out)
+for decoded in (digits.reconstruct(trained, held_out[:2], backdraw.key(0)), digits.generate(trained, 2, backdraw.key(0))):
+    assert (decoded.astype("float32") == decoded).all() == ("{dtype}" == "float32")  # and no warning of a lost dtype
+print(trained.epochs[0].losses.tolist())
 """
     ours = json.loads(run_python(program))
     np.testing.assert_allclose(ours, losses("numpy", "straight_through", epochs=1), rtol=1e-6 if dtype == "float64" else 1e-3)
@@ -186,6 +192,10 @@ def test_initial_parameters_are_those_of_torchs_linear_layers():
         ({"seed": -1}, ValueError, "seed: expected 0 or more, got -1"),
         ({"seed": 2**64}, ValueError, "seed: expected an integer that fits in 64 bits"),
         ({"batch": 1501}, ValueError, "batch: expected at most 1500"),
+        ({"learning_rate": -1.0}, ValueError, "learning_rate: expected a positive finite number, got -1"),
+        ({"temperature": (0.5, 0.0)}, ValueError, "temperature: expected a positive finite number, got 0"),
+        ({"temperature": (0.5, "x")}, TypeError, "temperature: expected a positive number, got str"),
+        ({"temperature": 0.5}, TypeError, "temperature: expected two numbers, the first and the last, got 0.5"),
         ({"dtype": "float16"}, ValueError, "dtype: expected float32 or float64, got 'float16'"),
     ],
 )

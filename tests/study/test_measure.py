@@ -177,6 +177,16 @@ def test_what_cannot_be_measured_is_listed() -> None:
 
 
 @pytest.mark.needs("numpy")
+def test_relaxed_draws_can_be_measured_at_a_number_of_a_temperature() -> None:
+    f = lambda x: (x * x).sum(-1)  # noqa: E731
+    report = measure(f, backdraw.Concrete(LOGITS, 0.7), ["rloo", "reinforce"], 200, rng=backdraw.key(0))
+    assert [row.name for row in report.rows] == ["rloo", "reinforce"]
+    assert not any(row.flagged for row in report.rows)
+    with pytest.raises(TypeError, match="dist: expected a number as its temperature, to be measured, got an array"):
+        measure(f, backdraw.Concrete(LOGITS, np.asarray(0.7)), ["rloo"], 20)
+
+
+@pytest.mark.needs("numpy")
 def test_options_make_another_row() -> None:
     report = run(
         "rloo", "rloo:samples=8", "disarm", dataclasses.replace(ESTIMATORS["rloo"], name="mine", options={"samples": 8})

@@ -14,7 +14,7 @@ from helpers import run_python
 
 import backdraw
 from backdraw.errors import InvalidValueError
-from backdraw.study import Report, measure
+from backdraw.study import Report, measure, page
 from backdraw.study.moments import Estimate
 from backdraw.study.report import LeftOut, Row
 
@@ -174,6 +174,12 @@ def test_best_of_nothing(budget: float) -> None:
         report(made("quick", variance=1.0)).best(budget)
     with pytest.raises(InvalidValueError, match="budget: no sound estimator"):
         report().best()
+
+
+def test_page_without_a_best() -> None:
+    flagged = dataclasses.replace(made("quick", variance=1.0), flagged=True)
+    assert "No estimator can be named the best" in page.html(report(flagged))
+    assert "Best: quick" in page.html(report(made("quick", variance=1.0)))
 
 
 @pytest.mark.needs("numpy")

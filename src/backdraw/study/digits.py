@@ -8,6 +8,7 @@ gives one loss curve on all.
 import inspect
 import time
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +17,7 @@ import numpy as np
 import backdraw
 from backdraw import schedules
 from backdraw.backend import Array, Backend, adapter
+from backdraw.distributions.checks import positive
 from backdraw.errors import InvalidTypeError, InvalidValueError
 from backdraw.study.adam import Adam, Arrays
 from backdraw.study.latents import LATENTS, Latent, latent_for, trainable
@@ -27,7 +29,7 @@ TRAIN = 1500  # of the 1797 images; the others are held out
 
 @dataclass(frozen=True)
 class Config:
-    """What is trained, and how; checked when it is made.
+    """What is trained, and how; checked when it is made, but for the backend, which `train` looks for.
 
     Parameters
     ----------
@@ -92,9 +94,14 @@ class Config:
         if self.batch > TRAIN:
             raise InvalidValueError(f"batch: expected at most {TRAIN}, the training images, got {self.batch}")
         backdraw.key(self.seed)
+        object.__setattr__(self, "learning_rate", positive("learning_rate", self.learning_rate))
         if self.temperature is None:
             relaxed = known[self.estimator].forward == "relaxed"
             object.__setattr__(self, "temperature", (0.5, 0.2) if relaxed else (1.0, 1.0))
+        if not isinstance(self.temperature, tuple) or len(self.temperature) != 2:
+            raise InvalidTypeError(f"temperature: expected two numbers, the first and the last, got {self.temperature!r}")
+        for value in self.temperature:
+            positive("temperature", value)
 
     @property
     def kind(self) -> Latent:
@@ -218,10 +225,12 @@ def train(config: Config, images: np.ndarray, held_out: np.ndarray, report: Call
         If the backend does not exist or is not installed.
     """
     be: Backend = adapter(config.backend).backend
-    if config.dtype == "float64":
-        with be.double():
-            return _train(be, config, images, held_out, report)
-    return _train(be, config, images, held_out, report)
+    with _precision(be, config):
+        return _train(be, config, images, held_out, report)
+
+
+def _precision(be: Backend, config: Config) -> AbstractContextManager[Any]:
+    return be.double() if config.dtype == "float64" else nullcontext()
 
 
 def _train(be: Backend, config: Config, images: Any, held_out: Any, report: Callable[[Epoch], None] | None) -> Trained:
@@ -270,13 +279,15 @@ def to_numpy(x: Array) -> np.ndarray:
 def reconstruct(trained: Trained, images: np.ndarray, key: backdraw.Key) -> np.ndarray:
     """Return the pixel probabilities, shape (n, 64), that are decoded from one draw of each image's codes."""
     be, config = adapter(trained.config.backend).backend, trained.config
-    z = backdraw.draw(config.kind.posterior(encode(config, trained.parameters, on(be, config, images))), rng=key)
-    return to_numpy(be.sigmoid(decode(config, trained.parameters, z)))
+    with _precision(be, config):
+        z = backdraw.draw(config.kind.posterior(encode(config, trained.parameters, on(be, config, images))), rng=key)
+        return to_numpy(be.sigmoid(decode(config, trained.parameters, z)))
 
 
 def generate(trained: Trained, count: int, key: backdraw.Key) -> np.ndarray:
     """Return the pixel probabilities, shape (count, 64), that are decoded from draws of the prior."""
     be, config = adapter(trained.config.backend).backend, trained.config
     zeros = np.zeros((count, config.latents, config.kind.parameters(config.categories)))
-    z = backdraw.draw(config.kind.prior(on(be, config, zeros)), rng=key)
-    return to_numpy(be.sigmoid(decode(config, trained.parameters, z)))
+    with _precision(be, config):
+        z = backdraw.draw(config.kind.prior(on(be, config, zeros)), rng=key)
+        return to_numpy(be.sigmoid(decode(config, trained.parameters, z)))

@@ -1,8 +1,8 @@
 """A report as one HTML page, which asks the network for nothing."""
 
 import base64
-import html as escape
 import math
+from html import escape
 
 from backdraw.study import plots
 from backdraw.study.moments import Estimate
@@ -78,11 +78,11 @@ def html(report: Report) -> str:
         cells += [_interval(e) for e in (r.variance, r.error, r.cosine, r.direction, r.scatter, us, work)]
         rows.append(f"<tr{FLAGGED if r.flagged else ''}>{''.join(cells)}</tr>")
     return _PAGE.format(
-        title=escape.escape(title(report)),
-        best=escape.escape(_best(report)),
+        title=escape(title(report)),
+        best=escape(_best(report)),
         head="".join(f"<th><button>{name}</button></th>" for name in HEAD),
         rows="\n".join(rows),
-        notes="\n".join(f"<li>{escape.escape(note)}</li>" for note in notes(report)),
+        notes="\n".join(f"<li>{escape(note)}</li>" for note in notes(report)),
         picture=base64.b64encode(plots.png(report)).decode(),
     )
 
@@ -91,11 +91,11 @@ def _best(report: Report) -> str:
     try:
         return f"Best: {report.best().reason}"
     except ValueError:
-        return "No estimator was measured to the end."
+        return "No estimator can be named the best: each was flagged, or gave gradients that are not finite, or too few."
 
 
 def _text(text: str) -> str:
-    return f"<td>{escape.escape(text)}</td>"
+    return f"<td>{escape(text)}</td>"
 
 
 def _cell(text: str, value: float) -> str:
