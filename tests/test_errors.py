@@ -310,6 +310,7 @@ except backdraw.BackendError as error:
     assert message.endswith(f"Install it with: pip install 'backdraw[{name}]'")
 
 
+@pytest.mark.needs("strict")
 def test_an_adapter_of_ones_own() -> None:
     code = """
 import sys, types

@@ -15,7 +15,7 @@ from backdraw_backends.standard import StandardBackend
 from backdraw_backends.tape import Tape, active_tapes
 from backdraw_backends.traced import Traced, mark
 
-_SUMMED = 256  # entries: up to here running sums are products of matrices
+_FEW_ENTRIES = 256  # up to here running sums are products of matrices
 
 
 @np.errstate(over="ignore")  # huge logits: a difference or quotient may overflow, to where a weight is 0
@@ -212,7 +212,7 @@ class NumPyBackend(StandardBackend):
     def sums_beyond(self, x: Array, *, after: bool = False) -> Array:
         """Multiply with zeros and ones, if the entries are few: a running sum takes several nanoseconds for each."""
         n = x.shape[-1]
-        return x @ _ones_beyond(n, x.dtype, after) if n <= _SUMMED else super().sums_beyond(x, after=after)
+        return x @ _ones_beyond(n, x.dtype, after) if n <= _FEW_ENTRIES else super().sums_beyond(x, after=after)
 
     def weights(self, x: Array) -> Array:
         """In place: fresh memory costs more than the exponentials."""

@@ -88,9 +88,9 @@ class Draw(torch.nn.Module):
         if temperature is None and "temperature" in taken:
             temperature = taken["temperature"].default
         if isinstance(temperature, torch.Tensor) or not (temperature is None or callable(temperature)):
-            temperature = check_positive("temperature", temperature, Categorical(_LIKE))
+            temperature = check_positive("temperature", temperature, _LIKE)
             if isinstance(temperature, torch.Tensor) and not temperature.is_meta:
-                check_positive("temperature", float(temperature.detach()), Categorical(_LIKE))
+                check_positive("temperature", float(temperature.detach()), _LIKE)
         if isinstance(temperature, torch.Tensor) and not isinstance(temperature, torch.nn.Parameter):
             self.register_buffer("temperature", temperature)
         else:
@@ -163,7 +163,7 @@ class Draw(torch.nn.Module):
         return ", ".join([self.name, *(f"{name}={value}" for name, value in shown.items())])
 
 
-_LIKE = torch.zeros(1)
+_LIKE = Categorical(torch.zeros(1))
 
 
 def _resolve(estimator: Any, options: dict[str, Any]) -> tuple[Callable[..., Any], str, dict[str, Any]]:

@@ -161,6 +161,14 @@ def backend_of(*arrays: Array) -> Backend:
     return found
 
 
+def belongs(x: Any, be: Backend) -> bool:
+    """Whether something is an array of a backend."""
+    try:
+        return backend_of(x) is be
+    except InvalidTypeError:
+        return False
+
+
 _ADAPTERS: dict[str, Any] = {}
 
 

@@ -98,7 +98,7 @@ def test_exactly_unbiased(monkeypatch: pytest.MonkeyPatch, every: Any, problem: 
     monkeypatch.setattr(backdraw.random, "noise", noise)
     if every is every_set:
         first = x[order][[a[0] for a in itertools.combinations(range(p.size), k)]]
-        monkeypatch.setattr(without_replacement, "draw", lambda *_: first[None])
+        monkeypatch.setattr(without_replacement, "draw_samples", lambda *_: first[None])
     logits, w = (np.broadcast_to(a, (len(chances), *a.shape)) for a in (problem.logits, problem.weights))
 
     def expected_score(f: np.ndarray) -> np.ndarray:

@@ -101,6 +101,11 @@ class Distribution:
         values = [getattr(self, name) for name in self.parameters]
         return tuple([value for value in values if not isinstance(value, float)])
 
+    def with_params(self, params: Iterable[Array]) -> Self:
+        """Return a copy with other parameter arrays."""
+        names = [name for name in self.parameters if not isinstance(getattr(self, name), float)]
+        return self.replace(**dict(zip(names, params, strict=True)))
+
     def __getstate__(self) -> dict[str, Any]:
         return {name: getattr(self, name) for name in (*self.arrays, *self.plain)}
 
@@ -177,6 +182,24 @@ class Distribution:
         return self.replace(**{n: v if isinstance(v, float) else be.stop_gradient(v) for n, v in values.items()})
 
 
+class Perturbed(Distribution):
+    """Base of those that are, exactly or nearly, the argmax of utilities with independent noise: their first parameter."""
+
+    @property
+    def utilities(self) -> Array:
+        """What `perturb`, `argmax` and `relax` are about: the first parameter."""
+        return getattr(self, self.parameters[0])
+
+    def perturb_noise(self, rng: Any) -> Array:
+        """Independent noise for `perturb`, of the kind `noise`, one number for each utility."""
+        like = getattr(self, self.parameters[0])
+        return random.noise(self.backend, self.noise, rng, tuple(like.shape), like)
+
+    def perturb(self, noise: Array) -> Array:
+        """Random utilities: these and the noise."""
+        return perturb(self.utilities, noise)
+
+
 def _uniforms(self: Distribution, rng: Any, shape: tuple[int, ...] = ()) -> Array:
     """Uniforms for `sample`, one for each element of the first parameter, in float32 or wider."""
     like = getattr(self, self.parameters[0])
@@ -189,6 +212,16 @@ def fold(be: Backend, g: Array, x: Array) -> Array:
         return g
     samples = math.prod(g.shape[: g.ndim - x.ndim])  # of arrays without elements, reshape could not tell
     return be.sum_samples(be.xp.reshape(g, (samples, *x.shape)))
+
+
+def finite(be: Backend, x: Array) -> Array:
+    """Return x with 0 for -inf."""
+    return be.xp.where(x == -be.xp.inf, 0.0, x)
+
+
+def times(be: Backend, weight: Array, logp: Array) -> Array:
+    """Return weight times log-probability: what cannot happen adds nothing, whatever its -inf is multiplied with."""
+    return weight * finite(be, logp)
 
 
 @primitive(native=True)

@@ -7,13 +7,13 @@ from typing import Any, ClassVar
 from backdraw import random
 from backdraw.backend import Array, Backend
 from backdraw.distributions import bits, sparse
-from backdraw.distributions.base import Distribution, perturb
+from backdraw.distributions.base import Perturbed
 from backdraw.distributions.checks import as_value, check_logits
 from backdraw.errors import InvalidValueError
 
 
 @dataclass(frozen=True, eq=False)
-class Bernoulli(Distribution):
+class Bernoulli(Perturbed):
     r"""Independent bits: :math:`p(x = 1) = 1 / (1 + \exp(-l))`.
 
     Parameters
@@ -45,16 +45,6 @@ class Bernoulli(Distribution):
 
     def __post_init__(self) -> None:
         check_logits(self.logits)
-
-    @property
-    def utilities(self) -> Array:
-        """The logits."""
-        return self.logits
-
-    @property
-    def batch_shape(self) -> tuple[int, ...]:
-        """The shape of the logits."""
-        return tuple(self.logits.shape)
 
     def over_event(self, x: Array) -> Array:
         """Return an array of the batch shape as it is: a bit has no axes of its own."""
@@ -106,14 +96,6 @@ class Bernoulli(Distribution):
         if tuple(self.logits.shape) != tuple(other.logits.shape):
             raise InvalidValueError(f"q: expected logits of shape {tuple(self.logits.shape)}, got {tuple(other.logits.shape)}")
         return bits.kl(self.logits, other.logits)
-
-    def perturb_noise(self, rng: Any) -> Array:
-        """Logistic noise for `perturb`: the difference of two Gumbels."""
-        return random.noise(self.backend, "logistic", rng, tuple(self.logits.shape), self.logits)
-
-    def perturb(self, noise: Array) -> Array:
-        """Random utility of a 1 over that of a 0: logits plus logistic noise."""
-        return perturb(self.logits, noise)
 
     def conditional_perturb(self, x: Array, noise: Array) -> Array:
         """Random utilities given that their signs are the bits x, from logistic noise; differentiable in the logits."""

@@ -3,7 +3,7 @@
 from typing import Any
 
 from backdraw.backend import Array, Backend
-from backdraw.distributions.base import fold
+from backdraw.distributions.base import fold, times
 from backdraw.distributions.elementwise import unbroadcast
 from backdraw.primitive import primitive
 
@@ -86,11 +86,6 @@ def _log_probs(be: Backend, logits: Array) -> tuple[Array, Array]:
     return be.log_sigmoid(-u), be.log_sigmoid(u)
 
 
-def _times(xp: Any, weight: Array, logp: Array) -> Array:
-    # What cannot happen adds nothing, whatever its -inf is multiplied with.
-    return weight * xp.where(logp == -xp.inf, 0.0, logp)
-
-
 @primitive(native=True)
 def log_prob(be: Backend, logits: Array, x: Array) -> Array:
     """``x * log(p) + (1 - x) * log(1 - p)``; -inf for a bit of probability 0."""
@@ -98,7 +93,7 @@ def log_prob(be: Backend, logits: Array, x: Array) -> Array:
     log0, log1 = _log_probs(be, logits)
     wide = be.cast(x, log1.dtype)
     impossible = ((log1 == -xp.inf) & (x > 0)) | ((log0 == -xp.inf) & (x < 1))
-    value = _times(xp, wide, log1) + _times(xp, 1.0 - wide, log0)
+    value = times(be, wide, log1) + times(be, 1.0 - wide, log0)
     return be.cast(xp.where(impossible, -xp.inf, value), logits.dtype)
 
 
@@ -133,7 +128,7 @@ log_partition.defvjp(lambda be, logits: (log_partition.function(be, logits), (lo
 def entropy(be: Backend, logits: Array) -> Array:
     """``-p * log(p) - (1 - p) * log(1 - p)``."""
     log0, log1 = _log_probs(be, logits)
-    value = -_times(be.xp, be.xp.exp(log0), log0) - _times(be.xp, be.xp.exp(log1), log1)
+    value = -times(be, be.xp.exp(log0), log0) - times(be, be.xp.exp(log1), log1)
     return be.cast(value, logits.dtype)
 
 
@@ -158,7 +153,7 @@ def kl(be: Backend, p_logits: Array, q_logits: Array) -> Array:
     value, impossible = 0.0, False
     for logp, logq in zip(_log_probs(be, p_logits), _log_probs(be, q_logits), strict=True):
         p = xp.exp(logp)
-        value = value + _times(xp, p, logp) - _times(xp, p, logq)
+        value = value + times(be, p, logp) - times(be, p, logq)
         impossible = impossible | ((logp > -xp.inf) & (logq == -xp.inf))
     return be.cast(xp.where(impossible, xp.inf, value), p_logits.dtype)
 

@@ -7,14 +7,14 @@ from typing import Any, ClassVar
 from backdraw import random
 from backdraw.backend import Array, Backend
 from backdraw.distributions import gumbels, simplex, simplex_law, sparse
-from backdraw.distributions.base import Distribution, perturb
+from backdraw.distributions.base import Perturbed
 from backdraw.distributions.categories import check_rows
 from backdraw.distributions.checks import as_value
 from backdraw.errors import InvalidValueError
 
 
 @dataclass(frozen=True, eq=False)
-class Categorical(Distribution):
+class Categorical(Perturbed):
     r"""One of K categories, as a one-hot vector: :math:`p(x = e_k) = \exp(l_k) / \sum_j \exp(l_j)`.
 
     Parameters
@@ -169,14 +169,6 @@ class Categorical(Distribution):
                 f"got {tuple(other.logits.shape)} with axis {other.axis}"
             )
         return simplex_law.kl(self.utilities, other.utilities, axis=self.axis)
-
-    def perturb_noise(self, rng: Any) -> Array:
-        """Gumbel noise for `perturb`."""
-        return random.noise(self.backend, "gumbel", rng, tuple(self.logits.shape), self.logits)
-
-    def perturb(self, noise: Array) -> Array:
-        """Random utilities: logits plus Gumbel noise, whose argmax is an exact draw."""
-        return perturb(self.utilities, noise)
 
     def conditional_perturb(self, x: Array, noise: Array) -> Array:
         """Random utilities given that their argmax is the draw x, from Gumbel noise; differentiable in the logits."""

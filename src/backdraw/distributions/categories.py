@@ -1,6 +1,6 @@
 """What logits of categories may be, with their axis and mask."""
 
-from backdraw.backend import Array, Backend, backend_of
+from backdraw.backend import Array, Backend, belongs
 from backdraw.distributions.checks import check_logits
 from backdraw.errors import InvalidTypeError, InvalidValueError
 
@@ -27,11 +27,7 @@ def check_rows(logits: Array, axis: int, where: Array | None) -> tuple[Backend, 
 
 
 def _check_mask(be: Backend, where: Array, shape: tuple[int, ...]) -> None:
-    try:
-        same = backend_of(where) is be
-    except InvalidTypeError:
-        same = False
-    if not same or not be.xp.isdtype(where.dtype, "bool"):
+    if not (belongs(where, be) and be.xp.isdtype(where.dtype, "bool")):
         got = f"{type(where).__name__} of dtype {getattr(where, 'dtype', None)}"
         raise InvalidTypeError(f"where: expected a boolean {be.name} array, got {got}")
     sizes = tuple(where.shape)

@@ -6,7 +6,7 @@ from typing import Any, ClassVar
 from backdraw import random
 from backdraw.backend import Array, backend_of
 from backdraw.distributions import paths
-from backdraw.distributions.base import Distribution, perturb
+from backdraw.distributions.base import Perturbed
 from backdraw.distributions.checks import as_value, check_logits
 from backdraw.distributions.continuous import broadcast_shape
 from backdraw.distributions.elementwise import broadcast
@@ -15,7 +15,7 @@ from backdraw.errors import InvalidTypeError, InvalidValueError
 
 
 @dataclass(frozen=True, eq=False)
-class Chain(Distribution):
+class Chain(Perturbed):
     r"""Linear-chain conditional random field: a path of T variables with K states each.
 
     .. math:: p(x) \propto \exp\Big(\sum_{t=1}^{T} u_t^\top x_t + \sum_{t=1}^{T-1} x_t^\top W_t\, x_{t+1}\Big)
@@ -99,11 +99,6 @@ class Chain(Distribution):
             object.__setattr__(self, name, x if tuple(x.shape) == full else broadcast(x, shape=full))
 
     @property
-    def utilities(self) -> Array:
-        """The utilities of the states, which `perturb`, `argmax` and `relax` are about."""
-        return self.unary
-
-    @property
     def batch_shape(self) -> tuple[int, ...]:
         """The axes in front of time and states."""
         return tuple(self.unary.shape[:-2])
@@ -150,14 +145,6 @@ class Chain(Distribution):
     def mean(self, *, temperature: Any = 1.0, regularizer: str = "entropy") -> Array:
         """Probability of each state at each time, of all utilities divided by `temperature`."""
         return self.relax(self.unary, temperature, regularizer)
-
-    def perturb_noise(self, rng: Any) -> Array:
-        """Gumbel noise for `perturb`."""
-        return random.noise(self.backend, "gumbel", rng, tuple(self.unary.shape), self.unary)
-
-    def perturb(self, noise: Array) -> Array:
-        """Random utilities of the states: theirs plus Gumbel noise."""
-        return perturb(self.unary, noise)
 
     def argmax(self, utilities: Array) -> Array:
         """Path of the largest utility, its states having these `utilities`; of equals the first; no gradient."""

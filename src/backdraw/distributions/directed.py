@@ -18,6 +18,7 @@ weights may be of any size.
 from typing import Any, NamedTuple
 
 from backdraw.backend import Array, Backend
+from backdraw.distributions.base import finite
 from backdraw.distributions.elimination import assembled, blocks, grown, numbers, row_of, stacked
 
 
@@ -29,10 +30,6 @@ class Eliminated(NamedTuple):
     total: Array  # (..., n): log s[k]; -inf where there is none
 
 
-def _finite(be: Backend, x: Array) -> Array:
-    return be.xp.where(x == -be.xp.inf, 0.0, x)
-
-
 def _log(be: Backend, x: Array) -> Array:
     return be.xp.where(x > 0, be.xp.log(be.xp.where(x > 0, x, 1.0)), -be.xp.inf)
 
@@ -40,11 +37,11 @@ def _log(be: Backend, x: Array) -> Array:
 def _exp(be: Backend, x: Array, over: Array) -> Array:
     """``exp(x - over)``, 0 where x is -inf."""
     none = x == -be.xp.inf
-    return be.xp.where(none, 0.0, be.xp.exp(be.xp.where(none, 0.0, x - _finite(be, over))))
+    return be.xp.where(none, 0.0, be.xp.exp(be.xp.where(none, 0.0, x - finite(be, over))))
 
 
 def _add(be: Backend, x: Array, y: Array) -> Array:
-    top = _finite(be, be.stop_gradient(be.xp.maximum(x, y)))
+    top = finite(be, be.stop_gradient(be.xp.maximum(x, y)))
     total = _exp(be, x, top) + _exp(be, y, top)
     live = total != 0  # a NaN lives on
     return be.xp.where(live, top + be.xp.log(be.xp.where(live, total, 1.0)), -be.xp.inf)
@@ -80,7 +77,7 @@ def eliminate(be: Backend, logits: Array) -> Eliminated:
 
         def step(logits: Array, k: Array, places: Array = places) -> tuple[Array, Array]:
             row, column = (xp.where(places < k, x, -xp.inf) for x in (row_of(be, logits, k), _column(be, logits, k)))
-            mesh = column[..., :, None] + (row - _finite(be, be.logsumexp(row)))[..., None, :]
+            mesh = column[..., :, None] + (row - finite(be, be.logsumexp(row)))[..., None, :]
             return _add(be, logits, mesh), xp.concat([row, column], axis=-1)
 
         logits, rows = be.scan(step, logits, numbers(be, logits, n - 1, left - 1, -1))
@@ -97,7 +94,7 @@ class _Step:
     def __init__(self, be: Backend, e: Eliminated, log_t: Array, scale: Array, k: Array) -> None:
         n = log_t.shape[-1]
         xp = be.xp
-        self.s = _finite(be, _column(be, e.total, k))[..., None]
+        self.s = finite(be, _column(be, e.total, k))[..., None]
         self.p = row_of(be, e.rows, k)[..., :n] - self.s
         self.a = row_of(be, e.columns, k)[..., :n]
         self.u = be.logsumexp(log_t + self.p[..., None, :])[..., 0]  # log T[:k, k]
@@ -180,7 +177,7 @@ def _tangent_of_logs(be: Backend, logits: Array, g: Array) -> tuple[Array, Array
             drow, dcolumn = (xp.where(places < k, x, 0.0) for x in (row_of(be, g, k), _column(be, g, k)))
             total = be.logsumexp(row)
             dtotal = xp.sum(_exp(be, row, total) * drow, axis=-1, keepdims=True)
-            mesh = column[..., :, None] + (row - _finite(be, total))[..., None, :]
+            mesh = column[..., :, None] + (row - finite(be, total))[..., None, :]
             added = _add(be, logits, mesh)
             dmesh = dcolumn[..., :, None] + (drow - dtotal)[..., None, :]
             return (added, g + _exp(be, mesh, added) * (dmesh - g)), xp.concat([drow, dcolumn], axis=-1)

@@ -65,11 +65,6 @@ class Elementwise(Primitive):
         return formula(be, *wide) if any(self.events) else be.rowwise(formula, *wide)
 
 
-def elementwise(value: Formula, *partials: Partial, events: tuple[int, ...] | None = None) -> Elementwise:
-    """Make a primitive of a formula and its partials, one an argument: a formula, a constant, or None for no gradient."""
-    return Elementwise(value, *partials, events=events)
-
-
 def widened(be: Backend, arrays: tuple[Array, ...]) -> tuple[Array, ...]:
     """Cast arrays to the widest of their dtypes, and to float32 at least."""
     dtype = be.wide(be.xp.result_type(*arrays))

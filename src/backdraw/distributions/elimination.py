@@ -2,12 +2,12 @@
 
 from backdraw.backend import Array, Backend
 
-_BLOCK = 8  # nodes that are eliminated before the matrices are cut to those that are left
+BLOCK = 8  # nodes that are eliminated before the matrices are cut to those that are left
 
 
 def blocks(n: int) -> list[tuple[int, int]]:
     """Return blocks of nodes, from the last to node 1: the numbers of nodes before and after its elimination."""
-    return [(size, max(1, size - _BLOCK)) for size in range(n, 1, -_BLOCK)]
+    return [(size, max(1, size - BLOCK)) for size in range(n, 1, -BLOCK)]
 
 
 def numbers(be: Backend, like: Array, start: int, stop: int, step: int) -> Array:

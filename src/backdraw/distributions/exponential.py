@@ -6,7 +6,7 @@ from typing import Any, ClassVar
 from backdraw import random
 from backdraw.backend import Array
 from backdraw.distributions.continuous import FixedSupport, Formulas, divergence
-from backdraw.distributions.elementwise import elementwise
+from backdraw.distributions.elementwise import Elementwise
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,15 +43,15 @@ class Exponential(FixedSupport):
     positive: ClassVar[tuple[str, ...]] = ("rate",)
     noise: ClassVar[str] = "waiting"
     formulas: ClassVar[Formulas] = Formulas(
-        transport=elementwise(lambda be, e, r: e / r, None, lambda be, e, r: -e / r / r),
-        log_prob=elementwise(
+        transport=Elementwise(lambda be, e, r: e / r, None, lambda be, e, r: -e / r / r),
+        log_prob=Elementwise(
             lambda be, x, r: be.xp.where(x < 0, -be.xp.inf, be.xp.log(r) - r * x),
             lambda be, x, r: be.xp.where(x < 0, 0.0, -r),
             lambda be, x, r: be.xp.where(x < 0, 0.0, 1.0 / r - x),
         ),
-        mean=elementwise(lambda be, r: 1.0 / r, lambda be, r: -1.0 / r / r),
-        variance=elementwise(lambda be, r: 1.0 / r / r, lambda be, r: -2.0 / r / r / r),
-        entropy=elementwise(lambda be, r: 1.0 - be.xp.log(r), lambda be, r: -1.0 / r),
+        mean=Elementwise(lambda be, r: 1.0 / r, lambda be, r: -1.0 / r / r),
+        variance=Elementwise(lambda be, r: 1.0 / r / r, lambda be, r: -2.0 / r / r / r),
+        entropy=Elementwise(lambda be, r: 1.0 - be.xp.log(r), lambda be, r: -1.0 / r),
     )
 
     def kl(self, other: "Exponential") -> Array:
@@ -69,7 +69,7 @@ class Exponential(FixedSupport):
         return self.sample(noise[0, ...]), ((c, None, self.sample(noise[0, ...] + noise[1, ...])[None, ...]),)
 
 
-_exponential_kl = elementwise(
+_exponential_kl = Elementwise(
     lambda be, p, q: be.xp.log(p) - be.xp.log(q) + q / p - 1.0,
     lambda be, p, q: (1.0 - q / p) / p,
     lambda be, p, q: 1.0 / p - 1.0 / q,

@@ -6,13 +6,13 @@ from typing import Any, ClassVar, Self
 from backdraw import random
 from backdraw.backend import Array
 from backdraw.distributions import family_law
-from backdraw.distributions.base import Distribution, perturb
+from backdraw.distributions.base import Perturbed
 from backdraw.distributions.checks import as_value
 from backdraw.distributions.family_law import Family, rows_of
 from backdraw.errors import InvalidValueError
 
 
-class ExponentialFamily(Distribution, ABC):
+class ExponentialFamily(Perturbed, ABC):
     """Base of the distributions over the values of a `Family`, with the natural parameters `logits`."""
 
     logits: Array
@@ -30,11 +30,6 @@ class ExponentialFamily(Distribution, ABC):
     @abstractmethod
     def noise_size(self) -> int:
         """How many uniforms a draw takes."""
-
-    @property
-    def utilities(self) -> Array:
-        """The logits."""
-        return self.logits
 
     @property
     def batch_shape(self) -> tuple[int, ...]:
@@ -91,14 +86,6 @@ class ExponentialFamily(Distribution, ABC):
     def mean(self, *, temperature: Any = 1.0, regularizer: str = "entropy") -> Array:
         """Marginals: the probability of each entry to be 1, of the logits divided by `temperature`."""
         return self.relax(self.utilities, temperature, regularizer)
-
-    def perturb_noise(self, rng: Any) -> Array:
-        """Gumbel noise for `perturb`."""
-        return random.noise(self.backend, "gumbel", rng, tuple(self.logits.shape), self.logits)
-
-    def perturb(self, noise: Array) -> Array:
-        """Random utilities: logits plus Gumbel noise."""
-        return perturb(self.utilities, noise)
 
     def argmax(self, utilities: Array) -> Array:
         """Return the heaviest value, exactly 0 and 1; no gradient."""

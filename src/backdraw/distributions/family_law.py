@@ -8,7 +8,7 @@ import math
 from typing import Any, Protocol
 
 from backdraw.backend import Array, Backend
-from backdraw.distributions.base import fold
+from backdraw.distributions.base import finite, fold
 from backdraw.primitive import primitive
 
 
@@ -56,11 +56,6 @@ def square(be: Backend, x: Array) -> Array:
     """Make a square matrix of a row."""
     n = math.isqrt(x.shape[-1])
     return be.xp.reshape(x, (*x.shape[:-1], n, n))
-
-
-def finite(be: Backend, x: Array) -> Array:
-    """Return x with 0 for -inf."""
-    return be.xp.where(x == -be.xp.inf, 0.0, x)
 
 
 def rows_of(be: Backend, x: Array, event: int) -> Array:

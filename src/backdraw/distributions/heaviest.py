@@ -3,8 +3,7 @@
 from typing import Any
 
 from backdraw.backend import Array, Backend
-
-_BLOCK = 8  # nodes that are eliminated before the matrices are cut to those that are left
+from backdraw.distributions.elimination import BLOCK
 
 
 def heaviest(be: Backend, logits: Array) -> tuple[Array, Array]:
@@ -19,8 +18,8 @@ def heaviest(be: Backend, logits: Array) -> tuple[Array, Array]:
         mesh = column + (row - be.at_least(xp.max(row, axis=1, keepdims=True), lowest))
         return xp.maximum(logits, mesh), mesh > logits
 
-    for n in range(size, 2, -_BLOCK):
-        ks = xp.arange(n - 1, max(1, n - 1 - _BLOCK), -1, device=device)[:, None]
+    for n in range(size, 2, -BLOCK):
+        ks = xp.arange(n - 1, max(1, n - 1 - BLOCK), -1, device=device)[:, None]
         before = xp.arange(n, device=device) < ks
         caps = xp.where(before, xp.inf, xp.full(before.shape, -xp.inf, dtype=logits.dtype, device=device))
         logits, heavier = be.scan(eliminate, logits[:n, :n, :], (ks, caps[..., None]))

@@ -10,9 +10,8 @@ from backdraw.backend import Array, Backend
 from backdraw.distributions import trees
 from backdraw.distributions.family_law import flat
 
-_TOLERANCE = (
-    1e-8  # of a resistance, relative, in the worst case of all roundings; what is seen is a thousandth of that and less
-)
+# Of a resistance, relative, in the worst case of all roundings; what is seen is a thousandth of that and less.
+_TOLERANCE = 1e-8
 
 
 def inverse(be: Backend, w: Array, edges: trees.Edges | None) -> tuple[Array, Array]:

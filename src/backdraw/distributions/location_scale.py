@@ -7,7 +7,7 @@ from typing import ClassVar
 
 from backdraw.backend import Array, Backend
 from backdraw.distributions.continuous import FixedSupport, Formulas, divergence
-from backdraw.distributions.elementwise import elementwise
+from backdraw.distributions.elementwise import Elementwise
 from backdraw.distributions.special import digamma, log_gamma
 
 EULER = 0.5772156649015329  # the mean of a standard Gumbel
@@ -43,18 +43,18 @@ def of_standard(
         return lambda be, x, loc, scale: formula(be, (x - loc) / scale, scale)
 
     return Formulas(
-        transport=elementwise(lambda be, z, loc, scale: loc + scale * z, None, 1.0, lambda be, z, loc, scale: z),
-        log_prob=elementwise(
+        transport=Elementwise(lambda be, z, loc, scale: loc + scale * z, None, 1.0, lambda be, z, loc, scale: z),
+        log_prob=Elementwise(
             standardised(lambda be, z, scale: log_density(be, z) - be.xp.log(scale)),
             standardised(lambda be, z, scale: slope(be, z) / scale),
             standardised(lambda be, z, scale: -slope(be, z) / scale),
             standardised(lambda be, z, scale: -(1.0 + z * slope(be, z)) / scale),
         ),
-        mean=elementwise(lambda be, loc, scale: loc + mean * scale, 1.0, mean),
-        variance=elementwise(
+        mean=Elementwise(lambda be, loc, scale: loc + mean * scale, 1.0, mean),
+        variance=Elementwise(
             lambda be, loc, scale: variance * scale * scale, 0.0, lambda be, loc, scale: 2.0 * variance * scale
         ),
-        entropy=elementwise(lambda be, loc, scale: entropy + be.xp.log(scale), 0.0, lambda be, loc, scale: 1.0 / scale),
+        entropy=Elementwise(lambda be, loc, scale: entropy + be.xp.log(scale), 0.0, lambda be, loc, scale: 1.0 / scale),
     )
 
 
@@ -208,7 +208,7 @@ def _laplace_to_other_scale(be: Backend, m: Array, s: Array, n: Array, t: Array)
     return (1.0 - (s * be.xp.exp(-d / s) + d) / t) / t
 
 
-_laplace_kl = elementwise(
+_laplace_kl = Elementwise(
     laplace_kl,
     _laplace_to_loc,
     _laplace_to_scale,
@@ -243,7 +243,7 @@ def _gumbel_to_other_scale(be: Backend, m: Array, s: Array, n: Array, t: Array) 
     return (1.0 - shift - EULER * ratio + e * (shift - digamma(be, 1.0 + ratio) * ratio)) / t
 
 
-_gumbel_kl = elementwise(
+_gumbel_kl = Elementwise(
     gumbel_kl,
     _gumbel_to_loc,
     _gumbel_to_scale,

@@ -53,7 +53,9 @@ def kernels(be: Backend, u: Array, w: Array, temperature: float = 1.0) -> tuple[
         enough,
         lambda u, w, *found: found,  # noqa: ARG005
         lambda u, w, *found: _by_logarithms(be, u, w, temperature),  # noqa: ARG005
-        *(u, w, *found),
+        u,
+        w,
+        *found,
     )
     return v, tuple(kernels)
 
@@ -170,7 +172,8 @@ def covariance(be: Backend, kernels: Kernels, m: Array, g: Array, w: Array, pair
         be,
         g[-1, ...],
         lambda h, left, steps, right, g: g + left * (steps @ (right * h)[..., None])[..., 0],
-        *(*kernels, after),
+        *kernels,
+        after,
         reverse=True,
     )
 

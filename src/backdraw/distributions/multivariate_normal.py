@@ -5,7 +5,7 @@ from typing import Any, ClassVar
 
 from backdraw.backend import Array, Backend
 from backdraw.distributions.continuous import FixedSupport, Formulas, divergence
-from backdraw.distributions.elementwise import elementwise, unbroadcast, widened
+from backdraw.distributions.elementwise import Elementwise, unbroadcast, widened
 from backdraw.distributions.normal import HALF_LOG_2PI
 from backdraw.errors import InvalidValueError
 from backdraw.primitive import primitive
@@ -160,10 +160,10 @@ class MultivariateNormal(FixedSupport):
     noise: ClassVar[str] = "normal"
     formulas: ClassVar[Formulas] = Formulas(
         transport=transport,
-        log_prob=elementwise(_log_prob, _to_x, _to_loc, _to_tril, events=(1, 1, 2)),
-        mean=elementwise(lambda be, loc, tril: loc, 1.0, lambda be, loc, tril: be.xp.zeros_like(tril), events=(0, 1)),
+        log_prob=Elementwise(_log_prob, _to_x, _to_loc, _to_tril, events=(1, 1, 2)),
+        mean=Elementwise(lambda be, loc, tril: loc, 1.0, lambda be, loc, tril: be.xp.zeros_like(tril), events=(0, 1)),
         variance=variance,
-        entropy=elementwise(
+        entropy=Elementwise(
             _entropy,
             lambda be, loc, tril: be.xp.zeros_like(loc),
             lambda be, loc, tril: _to_log_det(be, tril),
@@ -213,7 +213,7 @@ def _kl_to_other_tril(be: Backend, m: Array, s: Array, n: Array, t: Array) -> Ar
     return _to_log_det(be, t) - be.xp.tril(back @ (a @ be.xp.matrix_transpose(a) + _outer(b, b)))
 
 
-_kl = elementwise(
+_kl = Elementwise(
     multivariate_normal_kl,
     _kl_to_loc,
     _kl_to_tril,

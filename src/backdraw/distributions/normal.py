@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 from backdraw import random
 from backdraw.backend import Array, Backend
 from backdraw.distributions.continuous import FixedSupport, Formulas, divergence
-from backdraw.distributions.elementwise import elementwise
+from backdraw.distributions.elementwise import Elementwise
 from backdraw.distributions.location_scale import LocationScale, of_standard
 
 HALF_LOG_2PI = 0.5 * math.log(2.0 * math.pi)
@@ -77,7 +77,7 @@ def normal_kl(be: Backend, m: Array, s: Array, n: Array, t: Array) -> Array:
     return be.xp.log(t) - be.xp.log(s) + 0.5 * ((s / t) ** 2 + ((m - n) / t) ** 2 - 1.0)
 
 
-_normal_kl = elementwise(
+_normal_kl = Elementwise(
     normal_kl,
     lambda be, m, s, n, t: (m - n) / t / t,
     lambda be, m, s, n, t: s / t / t - 1.0 / s,
@@ -160,20 +160,20 @@ class LogNormal(FixedSupport):
     positive: ClassVar[tuple[str, ...]] = ("scale",)
     noise: ClassVar[str] = "normal"
     formulas: ClassVar[Formulas] = Formulas(
-        transport=elementwise(
+        transport=Elementwise(
             lambda be, z, m, s: be.xp.exp(m + s * z),
             None,
             lambda be, z, m, s: be.xp.exp(m + s * z),
             lambda be, z, m, s: z * be.xp.exp(m + s * z),
         ),
-        log_prob=elementwise(_log_normal, _log_normal_to_x, _log_normal_to_loc, _log_normal_to_scale),
-        mean=elementwise(_log_normal_mean, _log_normal_mean, lambda be, m, s: s * _log_normal_mean(be, m, s)),
-        variance=elementwise(
+        log_prob=Elementwise(_log_normal, _log_normal_to_x, _log_normal_to_loc, _log_normal_to_scale),
+        mean=Elementwise(_log_normal_mean, _log_normal_mean, lambda be, m, s: s * _log_normal_mean(be, m, s)),
+        variance=Elementwise(
             _log_normal_variance,
             lambda be, m, s: 2.0 * _log_normal_variance(be, m, s),
             lambda be, m, s: 2.0 * s * be.xp.exp(2.0 * m + s * s) * (2.0 * be.xp.exp(s * s) - 1.0),
         ),
-        entropy=elementwise(
+        entropy=Elementwise(
             lambda be, m, s: m + be.xp.log(s) + 0.5 + HALF_LOG_2PI,
             1.0,
             lambda be, m, s: 1.0 / s,

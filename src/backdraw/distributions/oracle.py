@@ -7,9 +7,8 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from backdraw import random
 from backdraw.backend import Array
-from backdraw.distributions.base import NEEDS, Distribution, perturb
+from backdraw.distributions.base import NEEDS, Perturbed
 from backdraw.distributions.checks import check_logits
 from backdraw.errors import InvalidTypeError, InvalidValueError
 
@@ -19,7 +18,7 @@ NOISES = ("gumbel", "normal")
 
 
 @dataclass(frozen=True, eq=False, init=False)
-class Oracle(Distribution):
+class Oracle(Perturbed):
     r"""What a solver finds best: :math:`x = \arg\max_{x \in X} \langle u, x \rangle` for random utilities u.
 
     The law is that of the solutions for :math:`u = l + z` with independent noise z. There is no probability in closed form
@@ -100,22 +99,9 @@ class Oracle(Distribution):
             object.__setattr__(self, name, value)
 
     @property
-    def utilities(self) -> Array:
-        """The logits."""
-        return self.logits
-
-    @property
     def batch_shape(self) -> tuple[int, ...]:
         """The shape of the logits without the axes of one problem."""
         return tuple(self.logits.shape[: len(self.logits.shape) - self.event_ndim])
-
-    def perturb_noise(self, rng: Any) -> Array:
-        """Independent noise for `perturb`."""
-        return random.noise(self.backend, self.noise, rng, tuple(self.logits.shape), self.logits)
-
-    def perturb(self, noise: Array) -> Array:
-        """Random utilities: logits plus noise."""
-        return perturb(self.logits, noise)
 
     def argmax(self, utilities: Array) -> Array:
         """Return the solver's solutions; no gradient."""

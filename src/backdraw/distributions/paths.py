@@ -4,7 +4,7 @@ from typing import Any
 
 from backdraw.backend import Array, Backend
 from backdraw.distributions import markov
-from backdraw.distributions.base import fold
+from backdraw.distributions.base import finite, fold
 from backdraw.primitive import primitive
 
 
@@ -124,14 +124,14 @@ def _kl_fwd(be: Backend, u: Array, w: Array, a: Array, b: Array) -> tuple[Array,
         impossible = impossible | xp.any((both > 0) & (of_steps == -xp.inf), axis=(0, -2, -1))
         states, steps = _gaps(be, u, w, a, b)
         value = xp.sum(m * states, axis=(0, -1)) + xp.sum(both * steps, axis=(0, -2, -1))
-        value = value + _finite(be, other) - _finite(be, own)
+        value = value + finite(be, other) - finite(be, own)
         value = xp.where(own == -xp.inf, 0.0, xp.where(impossible, xp.inf, value))
         return be.cast(value, u.dtype), (u, w, a, b, m, *kernels)
 
 
 def _gaps(be: Backend, u: Array, w: Array, a: Array, b: Array) -> tuple[Array, ...]:
     pairs = zip(markov.time_first(be, u, w), markov.time_first(be, a, b), strict=True)
-    return tuple(_finite(be, mine) - _finite(be, other) for mine, other in pairs)
+    return tuple(finite(be, mine) - finite(be, other) for mine, other in pairs)
 
 
 def _kl_bwd(be: Backend, residuals: Any, g: Array) -> tuple[Array, Array, Array, Array]:
@@ -168,15 +168,11 @@ def _log_prob_fwd(be: Backend, u: Array, w: Array, x: Array) -> tuple[Array, Any
         v, kernels = markov.kernels(be, u, w)
         total = be.logsumexp(v)[..., 0]
         y, a, b = _with_samples(be, x, a, b)
-        step = markov.times(y[:-1, ...], _finite(be, b)) * y[1:, ...]
+        step = markov.times(y[:-1, ...], finite(be, b)) * y[1:, ...]
         barred = markov.times(y[:-1, ...], xp.astype(b == -xp.inf, b.dtype)) * y[1:, ...]
         impossible = xp.any((y > 0) & (a == -xp.inf), axis=(0, -1)) | xp.any(barred > 0, axis=(0, -1))
-        value = xp.sum(y * _finite(be, a), axis=(0, -1)) + xp.sum(step, axis=(0, -1)) - _finite(be, total)
+        value = xp.sum(y * finite(be, a), axis=(0, -1)) + xp.sum(step, axis=(0, -1)) - finite(be, total)
         return be.cast(xp.where(impossible, -xp.inf, value), u.dtype), (u, w, x, v, *kernels)
-
-
-def _finite(be: Backend, x: Array) -> Array:
-    return be.xp.where(x == -be.xp.inf, 0.0, x)
 
 
 def _log_prob_bwd(be: Backend, residuals: Any, g: Array) -> tuple[Array, Array, Array]:
@@ -184,7 +180,7 @@ def _log_prob_bwd(be: Backend, residuals: Any, g: Array) -> tuple[Array, Array, 
     xp = be.xp
     with be.double():
         m = markov.marginals(be, v, kernels)
-        y, a, b = _with_samples(be, x, *(_finite(be, z) for z in markov.time_first(be, u, w)))
+        y, a, b = _with_samples(be, x, *(finite(be, z) for z in markov.time_first(be, u, w)))
         _, m, both = _with_samples(be, x, m, markov.pairs(m, kernels))
         each, pair = _over_path(be.cast(g, m.dtype))
         to_u = each * (y - m)

@@ -7,9 +7,8 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from backdraw import random
 from backdraw.backend import Array
-from backdraw.distributions.base import Distribution, perturb
+from backdraw.distributions.base import Perturbed
 from backdraw.distributions.checks import check_logits
 from backdraw.distributions.sinkhorn import sinkhorn
 from backdraw.distributions.temperature import tempered
@@ -21,7 +20,7 @@ HARD = (
 
 
 @dataclass(frozen=True, eq=False)
-class Permutation(Distribution):
+class Permutation(Perturbed):
     r"""An n x n permutation matrix: :math:`x = \arg\max_{x'} \langle l + g, x' \rangle` with Gumbel noise g on every entry.
 
     Parameters
@@ -108,11 +107,6 @@ class Permutation(Distribution):
         object.__setattr__(self, "iterations", int(self.iterations))
 
     @property
-    def utilities(self) -> Array:
-        """The logits."""
-        return self.logits
-
-    @property
     def batch_shape(self) -> tuple[int, ...]:
         """The axes in front of the matrices."""
         return tuple(self.logits.shape[:-2])
@@ -120,14 +114,6 @@ class Permutation(Distribution):
     def over_event(self, x: Array) -> Array:
         """Give an array of the batch shape, or with samples in front, the axes of the matrix, of size 1."""
         return x[..., None, None]
-
-    def perturb_noise(self, rng: Any) -> Array:
-        """Gumbel noise for `perturb`, on every entry."""
-        return random.noise(self.backend, "gumbel", rng, tuple(self.logits.shape), self.logits)
-
-    def perturb(self, noise: Array) -> Array:
-        """Random utilities: logits plus Gumbel noise."""
-        return perturb(self.logits, noise)
 
     def argmax(self, utilities: Array) -> Array:
         """Permutation matrix of the largest sum of utilities; no gradient."""

@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 from backdraw import random
 from backdraw.backend import Array
 from backdraw.distributions import orders
-from backdraw.distributions.base import Distribution, perturb
+from backdraw.distributions.base import Perturbed
 from backdraw.distributions.checks import as_value, check_logits
 from backdraw.distributions.temperature import tempered
 from backdraw.errors import InvalidTypeError, InvalidValueError
@@ -16,7 +16,7 @@ SORTS = ("softsort", "neuralsort")
 
 
 @dataclass(frozen=True, eq=False)
-class PlackettLuce(Distribution):
+class PlackettLuce(Perturbed):
     r"""The first k of n items, drawn one after the other without replacement, each with probability in proportion to exp(l).
 
     .. math:: p(x) = \prod_{i=1}^{k} \frac{\exp(l_{\pi_i})}{\sum_{j \notin \{\pi_1, \ldots, \pi_{i-1}\}} \exp(l_j)}
@@ -106,11 +106,6 @@ class PlackettLuce(Distribution):
         object.__setattr__(self, "k", int(self.k))
 
     @property
-    def utilities(self) -> Array:
-        """The logits."""
-        return self.logits
-
-    @property
     def batch_shape(self) -> tuple[int, ...]:
         """The shape of the logits without the items."""
         return tuple(self.logits.shape[:-1])
@@ -146,14 +141,6 @@ class PlackettLuce(Distribution):
 
     def _as_value(self, x: Array) -> Array:
         return as_value(x, self.logits, (*self.logits.shape[:-1], self._rows, self.logits.shape[-1]))
-
-    def perturb_noise(self, rng: Any) -> Array:
-        """Gumbel noise for `perturb`."""
-        return random.noise(self.backend, "gumbel", rng, tuple(self.logits.shape), self.logits)
-
-    def perturb(self, noise: Array) -> Array:
-        """Random utilities: logits plus Gumbel noise, whose order is an exact draw."""
-        return perturb(self.logits, noise)
 
     def argmax(self, utilities: Array) -> Array:
         """One-hot rows of the k largest utilities, in descending order, of equals the first; no gradient."""

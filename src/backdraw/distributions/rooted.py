@@ -7,7 +7,8 @@ import numpy as np
 
 from backdraw.backend import Array, Backend, remembered
 from backdraw.distributions import directed, trees
-from backdraw.distributions.family_law import finite, flat, scaled, square
+from backdraw.distributions.base import finite
+from backdraw.distributions.family_law import flat, scaled, square
 from backdraw.distributions.heaviest import heaviest
 
 

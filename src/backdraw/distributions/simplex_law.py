@@ -3,6 +3,7 @@
 from typing import Any
 
 from backdraw.backend import Array, Backend
+from backdraw.distributions.base import finite
 from backdraw.distributions.elementwise import unbroadcast
 from backdraw.distributions.simplex import last, log_softmax_of_rows, unlast
 from backdraw.primitive import primitive
@@ -13,18 +14,13 @@ def _log_softmax(be: Backend, logits: Array, axis: int) -> Array:
     return unlast(be, be.rowwise(log_softmax_of_rows, u), axis)
 
 
-def _finite(xp: Any, logp: Array) -> Array:
-    # A category that cannot be drawn adds nothing, whatever its -inf is multiplied with.
-    return xp.where(logp == -xp.inf, 0.0, logp)
-
-
 @primitive(native=True)
 def log_prob(be: Backend, logits: Array, x: Array, *, axis: int) -> Array:
     """``sum(x * log_softmax(logits))``; -inf where x has weight on a category of probability 0."""
     xp = be.xp
     logp = _log_softmax(be, logits, axis)
     impossible = xp.any((logp == -xp.inf) & (x > 0), axis=axis)
-    value = xp.sum(be.cast(x, logp.dtype) * _finite(xp, logp), axis=axis)
+    value = xp.sum(be.cast(x, logp.dtype) * finite(be, logp), axis=axis)
     return be.cast(xp.where(impossible, -xp.inf, value), logits.dtype)
 
 
@@ -35,7 +31,7 @@ def _log_prob_vjp(be: Backend, residuals: Any, g: Array, *, axis: int) -> tuple[
     g = xp.expand_dims(be.cast(g, logp.dtype), axis=axis)
     wide = be.cast(x, logp.dtype)
     to_logits = g * (wide - xp.sum(wide, axis=axis, keepdims=True) * xp.exp(logp))
-    pair = (unbroadcast(be, to_logits, logits.shape), unbroadcast(be, g * _finite(xp, logp), x.shape))
+    pair = (unbroadcast(be, to_logits, logits.shape), unbroadcast(be, g * finite(be, logp), x.shape))
     return be.cast(pair[0], logits.dtype), be.cast(pair[1], x.dtype)
 
 
@@ -64,7 +60,7 @@ log_partition.defvjp(
 def entropy(be: Backend, logits: Array, *, axis: int) -> Array:
     """``-sum(p * log(p))`` of p = softmax(logits)."""
     logp = _log_softmax(be, logits, axis)
-    value = -be.xp.sum(be.xp.exp(logp) * _finite(be.xp, logp), axis=axis)
+    value = -be.xp.sum(be.xp.exp(logp) * finite(be, logp), axis=axis)
     return be.cast(value, logits.dtype)
 
 
@@ -72,7 +68,7 @@ def _entropy_vjp(be: Backend, residuals: Any, g: Array, *, axis: int) -> tuple[A
     (logits,) = residuals
     xp = be.xp
     logp = _log_softmax(be, logits, axis)
-    p, logp = xp.exp(logp), _finite(xp, logp)
+    p, logp = xp.exp(logp), finite(be, logp)
     back = -p * (logp - xp.sum(p * logp, axis=axis, keepdims=True))
     return (be.cast(xp.expand_dims(g, axis=axis) * back, logits.dtype),)
 
@@ -86,7 +82,7 @@ def kl(be: Backend, p_logits: Array, q_logits: Array, *, axis: int) -> Array:
     xp = be.xp
     logp, logq = _log_softmax(be, p_logits, axis), _log_softmax(be, q_logits, axis)
     impossible = xp.any((logp > -xp.inf) & (logq == -xp.inf), axis=axis)
-    value = xp.sum(xp.exp(logp) * (_finite(xp, logp) - _finite(xp, logq)), axis=axis)
+    value = xp.sum(xp.exp(logp) * (finite(be, logp) - finite(be, logq)), axis=axis)
     return be.cast(xp.where(impossible, xp.inf, value), p_logits.dtype)
 
 
@@ -94,7 +90,7 @@ def _kl_vjp(be: Backend, residuals: Any, g: Array, *, axis: int) -> tuple[Array,
     p_logits, q_logits = residuals
     xp = be.xp
     logp, logq = _log_softmax(be, p_logits, axis), _log_softmax(be, q_logits, axis)
-    p, ratio = xp.exp(logp), _finite(xp, logp) - _finite(xp, logq)
+    p, ratio = xp.exp(logp), finite(be, logp) - finite(be, logq)
     g = xp.expand_dims(g, axis=axis)
     to_p = g * p * (ratio - xp.sum(p * ratio, axis=axis, keepdims=True))
     # Without a category in p the divergence is 0 whatever q is; what q excludes has no gradient.

@@ -11,7 +11,7 @@ import numpy as np
 from backdraw import random
 from backdraw.backend import Array
 from backdraw.distributions import balance, elementary, hypersimplex, subset_law
-from backdraw.distributions.base import Distribution, perturb
+from backdraw.distributions.base import Perturbed
 from backdraw.distributions.checks import as_value, check_logits
 from backdraw.errors import InvalidTypeError, InvalidValueError
 
@@ -19,7 +19,7 @@ LIMIT = 2**20
 
 
 @dataclass(frozen=True, eq=False)
-class Subset(Distribution):
+class Subset(Perturbed):
     r"""Subset of k among n items: :math:`p(x) = \exp \langle l, x \rangle / Z` over vectors of k ones and n - k zeros.
 
     :math:`Z = e_k(\exp l)` is the elementary symmetric polynomial; it, the marginals and exact draws come from a dynamic
@@ -97,11 +97,6 @@ class Subset(Distribution):
         object.__setattr__(self, "k", int(self.k))
 
     @property
-    def utilities(self) -> Array:
-        """The logits."""
-        return self.logits
-
-    @property
     def batch_shape(self) -> tuple[int, ...]:
         """The shape of the logits without the last axis."""
         return tuple(self.logits.shape[:-1])
@@ -173,14 +168,6 @@ class Subset(Distribution):
                 f"got {tuple(other.logits.shape)} with k = {other.k}"
             )
         return subset_law.kl(self.logits, other.logits, k=self.k)
-
-    def perturb_noise(self, rng: Any) -> Array:
-        """Gumbel noise for `perturb`."""
-        return random.noise(self.backend, "gumbel", rng, tuple(self.logits.shape), self.logits)
-
-    def perturb(self, noise: Array) -> Array:
-        """Random utilities: logits plus Gumbel noise."""
-        return perturb(self.logits, noise)
 
     def argmax(self, utilities: Array) -> Array:
         """Ones at the k largest utilities, the first of equals; no gradient."""

@@ -5,7 +5,7 @@ from typing import Any
 
 from backdraw.backend import Array, Backend
 from backdraw.distributions import balance, elementary
-from backdraw.distributions.base import fold
+from backdraw.distributions.base import fold, times
 from backdraw.distributions.elementwise import widened
 from backdraw.distributions.hypersimplex import relaxed
 from backdraw.primitive import Primitive, Residuals, primitive
@@ -58,11 +58,6 @@ def _log_bits(be: Backend, x: Array) -> tuple[Array, Array]:
     return be.log_sigmoid(x), be.log_sigmoid(-x)
 
 
-def _times(be: Backend, weight: Array, logp: Array) -> Array:
-    # What cannot happen adds nothing, whatever its -inf is multiplied with.
-    return weight * be.xp.where(logp == -be.xp.inf, 0.0, logp)
-
-
 def _log_partition(be: Backend, u: Array, *, k: int) -> Array:
     # The largest term, and log-odds of the top that are positive and of the others that are negative: no cancellation.
     xp, (x, top) = be.xp, balance.odds(be, u, k, 1.0)
@@ -89,7 +84,7 @@ def _log_prob_of_mean(be: Backend, u: Array, y: Array, *, k: int) -> Array:
     xp, x = be.xp, balance.odds(be, u, k, 1.0).x
     ins, outs = _log_bits(be, x)
     total = elementary.log_total(be, x, k)
-    value = be.row_sum(_times(be, y, ins) + _times(be, 1.0 - y, outs)) - _finite(be, total)
+    value = be.row_sum(times(be, y, ins) + times(be, 1.0 - y, outs)) - _finite(be, total)
     impossible = xp.any((y > 0) & (u == -xp.inf), axis=-1, keepdims=True) | (total == -xp.inf)
     return xp.where(impossible, -xp.inf, value)
 
@@ -124,7 +119,7 @@ def _entropy(be: Backend, u: Array, *, k: int) -> Array:
     x = balance.odds(be, u, k, 1.0).x
     chances, logs = elementary.inclusion(be, x, k), _log_bits(be, x)
     total = elementary.log_total(be, x, k)
-    cross = sum(be.row_sum(_times(be, p, logp)) for p, logp in zip(chances, logs, strict=True))
+    cross = sum(be.row_sum(times(be, p, logp)) for p, logp in zip(chances, logs, strict=True))
     return _finite(be, total) - cross
 
 
@@ -143,7 +138,7 @@ def _kl(be: Backend, u: Array, v: Array, *, k: int) -> Array:
     own = elementary.log_total(be, p, k)
     value = elementary.log_total(be, q, k) - _finite(be, own)
     for chance, logp, logq in zip(chances, _log_bits(be, p), _log_bits(be, q), strict=True):
-        value = value + be.row_sum(_times(be, chance, logp) - _times(be, chance, logq))
+        value = value + be.row_sum(times(be, chance, logp) - times(be, chance, logq))
     impossible = xp.any((chances[0] > 0) & (v == -xp.inf), axis=-1, keepdims=True)
     return xp.where(own == -xp.inf, 0.0, xp.where(impossible, xp.inf, value))
 

@@ -5,7 +5,7 @@ from typing import ClassVar
 
 from backdraw.backend import Array, Backend
 from backdraw.distributions.continuous import Continuous, Formulas, divergence
-from backdraw.distributions.elementwise import elementwise
+from backdraw.distributions.elementwise import Elementwise
 
 
 def _inside(x: Array, low: Array, high: Array) -> Array:
@@ -69,20 +69,20 @@ class Uniform(Continuous):
     parameters: ClassVar[tuple[str, ...]] = ("low", "high")
     noise: ClassVar[str] = "uniform"
     formulas: ClassVar[Formulas] = Formulas(
-        transport=elementwise(_draw, None, lambda be, u, low, high: 1.0 - u, lambda be, u, low, high: u),
-        log_prob=elementwise(
+        transport=Elementwise(_draw, None, lambda be, u, low, high: 1.0 - u, lambda be, u, low, high: u),
+        log_prob=Elementwise(
             lambda be, x, low, high: be.xp.where(_inside(x, low, high), -be.xp.log(high - low), -be.xp.inf),
             0.0,
             lambda be, x, low, high: _over_width(be, _inside(x, low, high), low, high),
             lambda be, x, low, high: -_over_width(be, _inside(x, low, high), low, high),
         ),
-        mean=elementwise(lambda be, low, high: 0.5 * low + 0.5 * high, 0.5, 0.5),
-        variance=elementwise(
+        mean=Elementwise(lambda be, low, high: 0.5 * low + 0.5 * high, 0.5, 0.5),
+        variance=Elementwise(
             lambda be, low, high: (high - low) ** 2 / 12.0,
             lambda be, low, high: (low - high) / 6.0,
             lambda be, low, high: (high - low) / 6.0,
         ),
-        entropy=elementwise(
+        entropy=Elementwise(
             lambda be, low, high: be.xp.log(high - low),
             lambda be, low, high: -1.0 / (high - low),
             lambda be, low, high: 1.0 / (high - low),
@@ -102,7 +102,7 @@ def _containing(be: Backend, a: Array, b: Array, low: Array, high: Array) -> Arr
     return _over_width(be, (low <= a) & (b <= high), low, high)
 
 
-_uniform_kl = elementwise(
+_uniform_kl = Elementwise(
     _kl,
     _contained,
     lambda *args: -_contained(*args),

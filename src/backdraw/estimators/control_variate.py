@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
-from backdraw.backend import Array, Backend, backend_of
+from backdraw.backend import Array, Backend, backend_of, belongs
 from backdraw.distributions import Distribution
 from backdraw.errors import InvalidTypeError, InvalidValueError
 from backdraw.estimators.arguments import as_distribution, check_positive
@@ -183,11 +183,7 @@ def _estimate(f: Function, c: Function, p: Any, temperature: Any, scale: Any, n:
 def _check_scale(scale: Any, be: Backend) -> Any:
     if isinstance(scale, (int, float)) and not isinstance(scale, bool):
         return float(scale)
-    try:
-        same = backend_of(scale) is be and be.is_floating(scale.dtype)
-    except InvalidTypeError:
-        same = False
-    if not same:
+    if not (belongs(scale, be) and be.is_floating(scale.dtype)):
         raise InvalidTypeError(f"scale: expected a number or a scalar {be.name} array, got {type(scale).__name__}")
     if tuple(scale.shape) != ():
         raise InvalidValueError(f"scale: expected a scalar array of shape (), got shape {tuple(scale.shape)}")

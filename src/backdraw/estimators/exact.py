@@ -1,17 +1,12 @@
-"""Enumeration: the exact expectation, and the joint states that other estimators choose among."""
-
-import math
-from typing import Any
+"""Enumeration: the exact expectation."""
 
 from backdraw.backend import Array, Backend
 from backdraw.distributions import Distribution
-from backdraw.errors import InvalidValueError
 from backdraw.estimators.arguments import as_distribution
 from backdraw.estimators.expectation import Function, evaluate, evaluate_rest
+from backdraw.estimators.joint import joint_support
 from backdraw.estimators.registry import register
 from backdraw.primitive import Residuals, primitive
-
-LIMIT = 2**20
 
 
 @register(
@@ -63,39 +58,8 @@ def exact(f: Function, dist: Distribution | Array) -> Array:
     first = evaluate(f, p.stopped().support()[0][:1, ...], p)  # its axes say which of the batch axes f leaves
     n = first.ndim - 1
     x = joint_support(p, n)
-    return expect(joint_log_prob(p, x, n), evaluate_rest(f, first, x, p))
-
-
-def joint_support(p: Any, n: int) -> Array:
-    """Return every joint value of the batch axes from the n-th on, as samples of the distribution's shape."""
-    be, (values, _) = p.backend, p.stopped().support()
-    xp, states, factors = be.xp, values.shape[0], p.batch_shape[n:]
-    m = math.prod(factors)
-    if m * math.log2(states) > math.log2(LIMIT):
-        count = str(states**m) if m < 100 else f"{states}**{m}"
-        raise InvalidValueError(
-            f"dist: expected at most {LIMIT} joint values, got {count}, of {m} factors with {states} values each; "
-            "take an estimator that draws, such as backdraw.rloo"
-        )
-    # The j-th digit of a value's number is the state of factor j.
-    number = xp.expand_dims(xp.arange(states**m, device=be.device(values)), axis=-1)
-    powers = xp.asarray([states**j for j in range(m)], dtype=number.dtype, device=be.device(values))
-    digits = xp.reshape(number // powers % states, (states**m, *(1,) * n, *factors))
-    index = xp.broadcast_to(p.over_event(digits), (states**m, *values.shape[1:]))
-    return xp.take_along_axis(values, index, axis=0)
-
-
-def states_of(p: Any, values: Array, x: Array) -> Array:
-    """Return the number of the state of every factor of samples x, among the values of the support."""
-    be, axes = p.backend, p.event_axes(x[0, ...])
-    same = be.xp.expand_dims(x, axis=1) == values
-    same = be.xp.all(same, axis=axes) if axes else same
-    return be.xp.argmax(be.xp.astype(same, be.xp.int8), axis=1)
-
-
-def joint_log_prob(p: Any, x: Array, n: int) -> Array:
-    """Log-probability of joint values, summed over the batch axes from the n-th on."""
-    return sum_last(p.log_prob(x), count=len(p.batch_shape) - n)
+    joint_log_prob = sum_last(p.log_prob(x), count=len(p.batch_shape) - n)
+    return expect(joint_log_prob, evaluate_rest(f, first, x, p))
 
 
 @primitive(native=True)

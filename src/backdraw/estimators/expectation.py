@@ -6,7 +6,7 @@ from contextlib import AbstractContextManager, nullcontext
 from numbers import Integral
 from typing import Any
 
-from backdraw.backend import Array, Backend, backend_of
+from backdraw.backend import Array, Backend, belongs
 from backdraw.distributions.elementwise import unbroadcast
 from backdraw.errors import InvalidTypeError, InvalidValueError
 from backdraw.primitive import Primitive, Residuals, primitive
@@ -24,7 +24,7 @@ def check_samples(estimator: str, samples: Any, least: int = 1) -> int:
     return int(samples)
 
 
-def draw(dist: Any, samples: int, rng: Any) -> Array:
+def draw_samples(dist: Any, samples: int, rng: Any) -> Array:
     """Independent exact draws, with no gradient."""
     return dist.sample(dist.draw_noise(rng, (samples,)))
 
@@ -33,7 +33,7 @@ def evaluate(f: Function, x: Array, dist: Any, *, name: str = "f") -> Array:
     """Call f on samples, and check that it returns one value per sample and batch element."""
     values = f(x)
     be = dist.backend
-    if not _owned(be, values):
+    if not belongs(values, be):
         raise InvalidTypeError(f"{name}: expected a function that returns {be.name} arrays, got {type(values).__name__}")
     shape, batch = tuple(values.shape), dist.leading_shape
     n = len(shape) - 1
@@ -46,13 +46,6 @@ def evaluate(f: Function, x: Array, dist: Any, *, name: str = "f") -> Array:
         raise InvalidTypeError(f"{name}: expected real values, got {values.dtype}")
     # Counts and hits are fair values too; they have no gradient to lose.
     return values if be.is_floating(values.dtype) else be.xp.astype(values, dist.params[0].dtype)
-
-
-def _owned(be: Backend, values: Any) -> bool:
-    try:
-        return backend_of(values) is be
-    except InvalidTypeError:
-        return False
 
 
 def evaluate_rest(f: Function, first: Array, x: Array, dist: Any) -> Array:

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from backdraw.backend import Array, Backend, backend_of
+from backdraw.backend import Array, Backend, belongs
 from backdraw.distributions import Distribution
 from backdraw.errors import InvalidTypeError, InvalidValueError
 from backdraw.estimators.arguments import as_distribution, check_positive
@@ -106,11 +106,7 @@ def fenchel_young(
 
 def _check_target(p: Any, target: Any) -> Array:
     be, like = p.backend, p.params[0]
-    try:
-        same = backend_of(target) is be
-    except InvalidTypeError:
-        same = False
-    if not same:
+    if not belongs(target, be):
         raise InvalidTypeError(f"target: expected a {be.name} array, got {type(target).__name__}")
     expected, got = tuple(p.utilities.shape), tuple(target.shape)
     if got != expected:

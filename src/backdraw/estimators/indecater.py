@@ -6,8 +6,17 @@ from typing import Any
 from backdraw.backend import Array, Backend
 from backdraw.distributions import Distribution
 from backdraw.estimators.arguments import as_distribution
-from backdraw.estimators.exact import states_of
-from backdraw.estimators.expectation import Function, attach, check_samples, constant, draw, evaluate, evaluate_rest, sealed
+from backdraw.estimators.expectation import (
+    Function,
+    attach,
+    check_samples,
+    constant,
+    draw_samples,
+    evaluate,
+    evaluate_rest,
+    sealed,
+)
+from backdraw.estimators.joint import of_states, states_of
 from backdraw.estimators.registry import register
 from backdraw.primitive import primitive
 
@@ -75,7 +84,7 @@ def indecater(f: Function, dist: Distribution | Array, *, samples: int = 1, rng:
     s = check_samples("indecater", samples)
     be = p.backend
     xp = be.xp
-    x = draw(p, s, rng)
+    x = draw_samples(p, s, rng)
     first = evaluate(f, x, p)
     n = first.ndim - 1
     batch, factors = p.batch_shape[:n], p.batch_shape[n:]
@@ -86,8 +95,7 @@ def indecater(f: Function, dist: Distribution | Array, *, samples: int = 1, rng:
     drawn = xp.expand_dims(states_of(p, states, x), axis=1)
     turns = xp.reshape(xp.arange(k, dtype=drawn.dtype, device=be.device(drawn)), (1, k, *(1,) * (drawn.ndim - 2)))
     turned = (drawn + turns) % k
-    index = p.over_event(xp.reshape(turned[:, 1:, ...], (s * (k - 1), *p.batch_shape)))
-    other = xp.take_along_axis(states, xp.broadcast_to(index, (s * (k - 1), *states.shape[1:])), axis=0)
+    other = of_states(p, states, xp.reshape(turned[:, 1:, ...], (s * (k - 1), *p.batch_shape)))
     one = xp.reshape(xp.eye(d, dtype=states.dtype, device=be.device(states)), (d, 1, *(1,) * n, *factors)) > 0
     other = xp.reshape(other, (s, 1, k - 1, *states.shape[1:]))
     others = xp.where(p.over_event(one), other, xp.reshape(x, (s, 1, 1, *x.shape[1:])))
@@ -96,14 +104,14 @@ def indecater(f: Function, dist: Distribution | Array, *, samples: int = 1, rng:
 
     wide = tuple(be.cast(be.stop_gradient(x), be.wide(x.dtype)) for x in p.params)
     with sealed(be):
-        probs, pullback = be.vjp(lambda *params: p.replace(**dict(zip(p.parameters, params, strict=True))).support()[1], wide)
+        probs, pullback = be.vjp(lambda *params: p.with_params(params).support()[1], wide)
     probs = be.stop_gradient(probs)
     plain = constant(be, values)
     at_draw = xp.broadcast_to(xp.reshape(plain[:s, ...], (s, 1, 1, *batch)), (s, d, 1, *batch))
     plain = xp.concat([at_draw, xp.reshape(plain[s:, ...], (s, d, k - 1, *batch))], axis=2)
     plain = xp.reshape(be.moveaxis(plain, 1, -1), turned.shape)
-    of_states = be.mean_samples(xp.take_along_axis(plain, (turns - drawn) % k, axis=1))
-    grads = pullback(be.cast(xp.where(probs > 0, of_states, 0.0), probs.dtype))
+    of_each = be.mean_samples(xp.take_along_axis(plain, (turns - drawn) % k, axis=1))
+    grads = pullback(be.cast(xp.where(probs > 0, of_each, 0.0), probs.dtype))
     share = xp.take_along_axis(xp.broadcast_to(probs, turned.shape), turned, axis=1) / (s * d)
     share = xp.reshape(share, (s, k, *batch, d))
     rest = xp.reshape(be.moveaxis(share[:, 1:, ...], -1, 1), values[s:, ...].shape)

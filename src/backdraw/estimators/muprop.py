@@ -5,7 +5,7 @@ from typing import Any
 from backdraw.backend import Array
 from backdraw.distributions import Distribution
 from backdraw.estimators.arguments import as_distribution
-from backdraw.estimators.expectation import Function, attach, check_samples, constant, draw, evaluate, mean, sealed
+from backdraw.estimators.expectation import Function, attach, check_samples, constant, draw_samples, evaluate, mean, sealed
 from backdraw.estimators.registry import register
 
 
@@ -65,13 +65,11 @@ def muprop(f: Function, dist: Distribution | Array, *, samples: int = 1, rng: An
     p = as_distribution(dist, "muprop", "sample", "score", "mean")
     be, n = p.backend, check_samples("muprop", samples)
     xp = be.xp
-    x = draw(p, n, rng)
+    x = draw_samples(p, n, rng)
     values = evaluate(f, x, p)
     p0 = p.stopped()
     with sealed(be):
-        mu, mean_pullback = be.vjp(
-            lambda *params: p0.replace(**dict(zip(p.parameters, params, strict=True))).mean(), p0.params
-        )
+        mu, mean_pullback = be.vjp(lambda *params: p0.with_params(params).mean(), p0.params)
         mu = be.stop_gradient(mu)
         at_mean, pullback = be.vjp(lambda m: evaluate(f, m, p), (xp.expand_dims(mu, axis=0),))
         slope = be.stop_gradient(pullback(xp.ones_like(at_mean))[0])

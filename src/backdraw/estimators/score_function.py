@@ -2,11 +2,11 @@
 
 from typing import Any
 
-from backdraw.backend import Array, Backend, backend_of
+from backdraw.backend import Array, Backend, belongs
 from backdraw.distributions import Distribution
 from backdraw.errors import InvalidTypeError, InvalidValueError
 from backdraw.estimators.arguments import as_distribution
-from backdraw.estimators.expectation import Function, attach, check_samples, constant, draw, evaluate, mean, option
+from backdraw.estimators.expectation import Function, attach, check_samples, constant, draw_samples, evaluate, mean, option
 from backdraw.estimators.registry import register
 
 _STATED: dict[str, Any] = {
@@ -68,7 +68,7 @@ def reinforce(f: Function, dist: Distribution | Array, *, samples: int = 1, base
     (1.672, array([-0.55, -0.22,  0.77]))
     """
     p = as_distribution(dist, "reinforce", "sample", "score")
-    x = draw(p, check_samples("reinforce", samples), rng)
+    x = draw_samples(p, check_samples("reinforce", samples), rng)
     values = evaluate(f, x, p)
     be = p.backend
     weights = constant(be, values)
@@ -80,11 +80,7 @@ def reinforce(f: Function, dist: Distribution | Array, *, samples: int = 1, base
 def _check_baseline(be: Backend, baseline: Any, batch: tuple[int, ...]) -> Any:
     if isinstance(baseline, (int, float)) and not isinstance(baseline, bool):
         return baseline
-    try:
-        same = backend_of(baseline) is be
-    except InvalidTypeError:
-        same = False
-    if not same or not be.is_floating(baseline.dtype):
+    if not (belongs(baseline, be) and be.is_floating(baseline.dtype)):
         got = f"{type(baseline).__name__} of dtype {getattr(baseline, 'dtype', None)}"
         raise InvalidTypeError(f"baseline: expected a number or a real floating {be.name} array, got {got}")
     if tuple(baseline.shape) not in ((), batch):
@@ -143,7 +139,7 @@ def rloo(f: Function, dist: Distribution | Array, *, samples: int = 2, rng: Any 
     """
     p = as_distribution(dist, "rloo", "sample", "score")
     n = check_samples("rloo", samples, 2)
-    x = draw(p, n, rng)
+    x = draw_samples(p, n, rng)
     values = evaluate(f, x, p)
     plain = constant(p.backend, values)
     weights = (plain - p.backend.mean_samples(plain)) / (n - 1)

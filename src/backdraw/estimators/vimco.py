@@ -6,7 +6,7 @@ from typing import Any
 from backdraw.backend import Array, Backend
 from backdraw.distributions import Distribution
 from backdraw.estimators.arguments import as_distribution
-from backdraw.estimators.expectation import Function, attach, check_samples, constant, draw, evaluate
+from backdraw.estimators.expectation import Function, attach, check_samples, constant, draw_samples, evaluate
 from backdraw.estimators.registry import register
 from backdraw.primitive import Residuals, primitive
 
@@ -67,7 +67,7 @@ def vimco(log_f: Function, dist: Distribution | Array, *, samples: int = 2, rng:
     """
     p = as_distribution(dist, "vimco", "sample", "score")
     n = check_samples("vimco", samples, 2)
-    x = draw(p, n, rng)
+    x = draw_samples(p, n, rng)
     values = evaluate(log_f, x, p, name="log_f")
     bound = log_mean_exp(values)
     advantages = _advantages(p.backend, constant(p.backend, values))

@@ -1,6 +1,5 @@
 """Draws without replacement: no joint value is drawn twice, so that no call of f is spent twice on the same."""
 
-import math
 from typing import Any
 
 from backdraw import random
@@ -8,8 +7,9 @@ from backdraw.backend import Array, Backend
 from backdraw.distributions import Categorical, Distribution
 from backdraw.errors import InvalidValueError
 from backdraw.estimators.arguments import as_distribution
-from backdraw.estimators.exact import LIMIT, expect, states_of
-from backdraw.estimators.expectation import Function, attach, check_samples, constant, draw, evaluate, evaluate_rest
+from backdraw.estimators.exact import expect
+from backdraw.estimators.expectation import Function, attach, check_samples, constant, draw_samples, evaluate, evaluate_rest
+from backdraw.estimators.joint import chosen, joint_log_probs, number_of, of_states, states_of
 from backdraw.estimators.leave_one_out import ratios
 from backdraw.estimators.registry import register
 
@@ -94,14 +94,14 @@ def unordered_set(f: Function, dist: Distribution | Array, *, samples: int = 2, 
     be = p.backend
     xp = be.xp
     for_first, for_rest = random.streams(be, rng, 2, p.params[0])
-    x = draw(p, 1, for_first)
+    x = draw_samples(p, 1, for_first)
     first = evaluate(f, x, p)
     n = first.ndim - 1
     support, logp = _joint(p, n, k)
-    start = _number(p, n, support, states_of(p, support, x)[0, ...])
+    start = number_of(p, n, support, states_of(p, support, x)[0, ...])
     noise = random.noise(be, "gumbel", for_rest, tuple(logp.shape), logp)
     index, log_drawn, rest = _largest(be, be.add_to(noise, logp), logp, k, start)
-    x = _chosen(p, n, support, index)
+    x = chosen(p, n, support, index)
     values = evaluate_rest(f, first, x, p)
     log_weights, log_others = ratios(be, log_drawn, be.logsumexp(rest))
     weights = xp.exp(log_weights)
@@ -168,12 +168,12 @@ def sum_and_sample(f: Function, dist: Distribution | Array, *, samples: int = 2,
     xp = be.xp
     values, probs = p.stopped().support()
     likeliest = xp.argmax(probs, axis=0)
-    first = evaluate(f, _of_states(p, values, xp.expand_dims(likeliest, axis=0)), p)
+    first = evaluate(f, of_states(p, values, xp.expand_dims(likeliest, axis=0)), p)
     n = first.ndim - 1
     support, logp = _joint(p, n, k)
-    summed, log_summed, rest = _largest(be, logp, logp, k - 1, _number(p, n, support, likeliest))
-    drawn = xp.argmax(draw(Categorical(rest), 1, rng)[0, ...], axis=-1, keepdims=True)
-    x = _chosen(p, n, support, xp.concat([summed, xp.astype(drawn, summed.dtype)], axis=-1))
+    summed, log_summed, rest = _largest(be, logp, logp, k - 1, number_of(p, n, support, likeliest))
+    drawn = xp.argmax(draw_samples(Categorical(rest), 1, rng)[0, ...], axis=-1, keepdims=True)
+    x = chosen(p, n, support, xp.concat([summed, xp.astype(drawn, summed.dtype)], axis=-1))
     values = evaluate_rest(f, first, x, p)
     log_weights = xp.concat([log_summed, be.logsumexp(rest)], axis=-1)
     weights = xp.exp(log_weights)
@@ -181,62 +181,11 @@ def sum_and_sample(f: Function, dist: Distribution | Array, *, samples: int = 2,
     return attach(expect(_first(be, log_weights), values), p, scores, estimator="sum_and_sample")
 
 
-# --------------------------------------------------------------------------- joint values, numbered on the last axis
 def _joint(p: Any, n: int, samples: int) -> tuple[Array, Array]:
-    """Return the values of one factor, and the log-probabilities of all joint values of the batch axes from the n-th on.
-
-    A joint value is its number, whose j-th digit is the state of factor j: as arrays, K values of K categories alone
-    would take K**2 numbers per batch element.
-    """
-    be = p.backend
-    xp, lead, m = be.xp, p.batch_shape[:n], math.prod(p.batch_shape[n:])
-    wide = {name: constant(be, getattr(p, name)) for name in p.parameters}
-    values, probs = p.replace(**wide).support()
-    states = values.shape[0]
-    if m * math.log2(states) > math.log2(LIMIT):
-        count = str(states**m) if m < 100 else f"{states}**{m}"
-        raise InvalidValueError(
-            f"dist: expected at most {LIMIT} joint values, got {count}, of {m} factors with {states} values each; "
-            "take an estimator that draws with replacement, such as backdraw.rloo"
-        )
-    if samples > states**m:
-        raise InvalidValueError(f"samples: expected at most {states**m}, the number of joint values, got {samples}")
-    never = probs == 0
-    each = xp.where(never, -xp.inf, xp.log(xp.where(never, 1.0, probs)))
-    each = be.moveaxis(xp.reshape(each, (states, *lead, m)), 0, -1)
-    logp = xp.zeros((*lead, 1), dtype=each.dtype, device=be.device(each))
-    for j in range(m):
-        grown = xp.expand_dims(each[..., j, :], axis=-1) + xp.expand_dims(logp, axis=-2)
-        logp = xp.reshape(grown, (*lead, states ** (j + 1)))
+    values, logp = joint_log_probs(p, n)
+    if samples > logp.shape[-1]:
+        raise InvalidValueError(f"samples: expected at most {logp.shape[-1]}, the number of joint values, got {samples}")
     return values, logp
-
-
-def _number(p: Any, n: int, values: Array, states: Array) -> Array:
-    """Return the number of the joint value with these states of the factors, on a last axis of size 1."""
-    be, lead = p.backend, p.batch_shape[:n]
-    digits = be.xp.reshape(states, (*lead, math.prod(p.batch_shape[n:])))
-    return be.xp.sum(digits * _powers(be, values, digits), axis=-1, keepdims=True, dtype=digits.dtype)
-
-
-def _powers(be: Backend, values: Array, digits: Array) -> Array:
-    """Return what the digits count, the last axis being theirs."""
-    powers = [values.shape[0] ** j for j in range(digits.shape[-1])]
-    return be.xp.asarray(powers, dtype=digits.dtype, device=be.device(digits))
-
-
-def _chosen(p: Any, n: int, values: Array, index: Array) -> Array:
-    """Return the joint values of these numbers as samples of the distribution's shape."""
-    be = p.backend
-    xp, factors = be.xp, math.prod(p.batch_shape[n:])
-    index = xp.broadcast_to(xp.expand_dims(index, axis=-1), (*index.shape, factors))
-    states = be.moveaxis(index // _powers(be, values, index) % values.shape[0], -2, 0)
-    return be.cast(_of_states(p, values, xp.reshape(states, (states.shape[0], *p.batch_shape))), p.params[0].dtype)
-
-
-def _of_states(p: Any, values: Array, states: Array) -> Array:
-    """Return samples whose factors have these states."""
-    xp, states = p.backend.xp, p.over_event(states)
-    return xp.take_along_axis(values, xp.broadcast_to(states, (states.shape[0], *values.shape[1:])), axis=0)
 
 
 def _largest(be: Backend, utilities: Array, logp: Array, k: int, first: Array) -> tuple[Array, Array, Array]:

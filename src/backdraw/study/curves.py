@@ -9,7 +9,7 @@ from pathlib import Path
 
 from backdraw.study.moments import Estimate
 from backdraw.study.report import LeftOut, drawing, finite, number
-from backdraw.study.table import fitted
+from backdraw.study.table import fitted, reasons, row
 
 COLUMNS, NAME = 100, 24
 MARKS = 4  # columns of points
@@ -97,20 +97,17 @@ class Curves:
         what = f"{self.label}, median of the trainings after so many steps; at the end also its 95 % interval, "
         lines = [self.title, "", *textwrap.wrap(f"{what}and the variance of one gradient.", COLUMNS), ""]
         widths = [NAME, *(8 for _ in places), 18, 9]
-        lines.append(_line(head, widths))
+        lines.append(row(head, widths))
         for c in self.curves:
             last, spread = c.objective[-1], c.variance[-1]
             cells = [fitted(c.name, NAME), *(f"{c.objective[i].value:.4g}" for i in places)]
             interval = f"{last.low:.4g} to {last.high:.4g}" if math.isfinite(last.low + last.high) else "-"
-            lines.append(_line([*cells, interval, f"{spread.value:.2g}"], widths))
+            lines.append(row([*cells, interval, f"{spread.value:.2g}"], widths))
         lost = [c for c in self.curves if c.lost]
         said = [f"{c.name}: {c.lost} trainings came to numbers that are not finite, and are left out." for c in lost]
         if self.interrupted:
             said.append("Interrupted: the other estimators have not been trained with.")
-        reasons: dict[str, list[str]] = {}
-        for name, reason in self.left_out:
-            reasons.setdefault(reason, []).append(name)
-        said += [f"Not trained with: {', '.join(names)}: {reason.removesuffix('.')}." for reason, names in reasons.items()]
+        said += reasons("Not trained with", self.left_out)
         return "\n".join([*lines, "", *(line for s in said for line in textwrap.wrap(s, COLUMNS, subsequent_indent="  "))])
 
     def plot(self, path: str | Path) -> None:
@@ -141,8 +138,3 @@ class Curves:
 
 def _estimates(triples: list[list[float | None]]) -> tuple[Estimate, ...]:
     return tuple(Estimate(*map(number, triple)) for triple in triples)
-
-
-def _line(cells: list[str], widths: list[int]) -> str:
-    first, *rest = zip(cells, widths, strict=True)
-    return f"{first[0]:<{first[1]}}" + "".join(f" {cell:>{width}}" for cell, width in rest)

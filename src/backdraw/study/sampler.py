@@ -16,8 +16,8 @@ import backdraw
 from backdraw.backend import Array
 from backdraw.errors import BackdrawError, GradientError, InvalidTypeError, InvalidValueError
 from backdraw.estimators import ESTIMATORS, Entry
-from backdraw.estimators.exact import LIMIT
 from backdraw.estimators.expectation import evaluate
+from backdraw.estimators.joint import LIMIT
 from backdraw.random import Key, fold_in
 from backdraw.study import moments
 from backdraw.study.digits import to_numpy
@@ -79,10 +79,9 @@ class Sampler:
         """Return an estimate of the gradient in each of the parameters, which have one more axis in front."""
         p = self.p
         noise: dict[str, Any] = {"rng": key} if draws(entry) else {}
-        names = [name for name in p.parameters if not isinstance(getattr(p, name), float)]
 
         def estimate(*params: Array) -> Array:
-            q = p.replace(**dict(zip(names, params, strict=True)))
+            q = p.with_params(params)
             return entry(self.f, q, **noise) if entry.kind == "expectation" else entry.expectation(self.f, q, **noise)
 
         value, pullback = backdraw.vjp(estimate, *params)

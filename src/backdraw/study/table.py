@@ -2,6 +2,7 @@
 
 import math
 import textwrap
+from collections.abc import Iterable, Sequence
 
 from backdraw.study.moments import ENOUGH, Estimate
 from backdraw.study.report import Report, Row
@@ -37,15 +38,20 @@ def notes(report: Report) -> list[str]:
         said.append(f"z says nothing yet of {', '.join(few)}: fewer than {ENOUGH} repeats.")
     if report.interrupted:
         said.append("Interrupted: the estimators marked with * have fewer repeats.")
-    reasons: dict[str, list[str]] = {}
-    for name, reason in report.left_out:
-        reasons.setdefault(reason, []).append(name)
-    return said + [f"Not measured: {', '.join(names)}: {reason.removesuffix('.')}." for reason, names in reasons.items()]
+    return said + reasons("Not measured", report.left_out)
+
+
+def reasons(said: str, left_out: Iterable[tuple[str, str]]) -> list[str]:
+    """Return a sentence for each reason, with the names of all that were left out for it."""
+    found: dict[str, list[str]] = {}
+    for name, reason in left_out:
+        found.setdefault(reason, []).append(name)
+    return [f"{said}: {', '.join(names)}: {reason.removesuffix('.')}." for reason, names in found.items()]
 
 
 def text(report: Report) -> str:
     """Return the table, with the notes below."""
-    lines = [title(report), "", _line(HEAD), *(_line(_cells(r)) for r in report.rows), ""]
+    lines = [title(report), "", row(HEAD), *(row(_cells(r)) for r in report.rows), ""]
     lines += [line for note in notes(report) for line in textwrap.wrap(note, COLUMNS, subsequent_indent="  ")]
     return "\n".join(lines)
 
@@ -57,11 +63,11 @@ def directions(report: Report) -> str:
     lines = [
         "Cosine distances to the true gradient: bias, error and variance of the direction.",
         "",
-        _line(("estimator", *heads), widths),
+        row(("estimator", *heads), widths),
     ]
     for r in report.rows:
         away = (Estimate(*(1.0 - x for x in (e.value, e.high, e.low))) for e in (r.cosine, r.direction))
-        lines.append(_line((fitted(r.name, widths[0]), *(_interval(e) for e in (*away, r.scatter))), widths))
+        lines.append(row((fitted(r.name, widths[0]), *(_interval(e) for e in (*away, r.scatter))), widths))
     return "\n".join(lines)
 
 
@@ -80,7 +86,8 @@ def _cells(r: Row) -> tuple[str, ...]:
     return (fitted(r.name, WIDTHS[0] - len(mark)) + mark, _pair(r.bias), z, variance, error, cosine, us, work)
 
 
-def _line(cells: tuple[str, ...], widths: tuple[int, ...] = WIDTHS) -> str:
+def row(cells: Sequence[str], widths: Sequence[int] = WIDTHS) -> str:
+    """Return cells in columns, the first to the left and the others to the right."""
     first, *rest = zip(cells, widths, strict=True)
     return f"{first[0]:<{first[1]}}" + "".join(f" {cell:>{width}}" for cell, width in rest)
 

@@ -211,8 +211,7 @@ class Course:
             return optimizer.update(parameters, tuple(be.stop_gradient(g) for g in found), state), None
 
         def look(parameters: Arrays, index: Array) -> tuple[Arrays, Array]:
-            names = [name for name in p.parameters if not isinstance(getattr(p, name), float)]
-            value = self.training.objective(self.sampler.f, p.replace(**dict(zip(names, parameters, strict=True))))
+            value = self.training.objective(self.sampler.f, p.with_params(parameters))
             wide = (xp.reshape(xp.broadcast_to(x, (self.gradients, *x.shape)), (many, *x.shape[1:])) for x in parameters)
             rows = self.sampler.flat(self.sampler.gradients(entry, fold_in(probe, index), *wide))
             rows = xp.reshape(rows, (self.gradients, n, -1))
