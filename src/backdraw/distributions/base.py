@@ -45,9 +45,9 @@ class Distribution:
     is under JAX, and the first of them, `parameters`, are what gradients go to. Where a field may also be a number, a
     float in it is configuration and no leaf. Its other fields are named in `plain` and are hashable. What it can do, it
     has a method for: `NEEDS` lists those that estimators ask for; of what it cannot do, `hasattr` is false, and asking for it
-    raises a TypeError with the reason. With some come others: with `perturb` and `argmax` the `utilities` that they are about,
-    `perturb_noise(rng)`, and `argmax_law`, which says whether the two together follow the distribution; with `transport`
-    `transport_noise`, with `swaps` `swap_noise`, and with `derivative_measures` `measure_noise`.
+    raises a TypeError with the reason. With some come others: with `perturb` the `utilities` that it is about and
+    `perturb_noise(rng)`, as in `Perturbed`, and `argmax_law`, which says whether their `argmax` follows the distribution; with
+    `transport` `transport_noise`, with `swaps` `swap_noise`, and with `derivative_measures` `measure_noise`.
 
     ``sample(noise)`` gets what ``draw_noise(rng, shape)`` returns, with the samples of `shape` in front, and returns a draw
     for each: unless the class has its own, uniforms, one for each element of the first parameter. `batch_shape` is the shape

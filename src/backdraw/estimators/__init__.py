@@ -1,12 +1,13 @@
 """Estimators: how the gradient comes back."""
 
+from backdraw.estimators.adaptive_step import StepState as StepState
+from backdraw.estimators.adaptive_step import adaptive_step as adaptive_step
 from backdraw.estimators.antithetic import arm as arm
 from backdraw.estimators.antithetic import disarm as disarm
 from backdraw.estimators.arsm import arsm as arsm
 from backdraw.estimators.blackbox import blackbox as blackbox
 from backdraw.estimators.control_variate import rebar as rebar
 from backdraw.estimators.control_variate import relax as relax
-from backdraw.estimators.control_variate import variance_loss as variance_loss
 from backdraw.estimators.draw import draw as draw
 from backdraw.estimators.draw import gumbel_max as gumbel_max
 from backdraw.estimators.exact import exact as exact
@@ -16,8 +17,6 @@ from backdraw.estimators.gumbel_rao import gumbel_rao as gumbel_rao
 from backdraw.estimators.gumbel_softmax import gumbel_softmax as gumbel_softmax
 from backdraw.estimators.hard_concrete import hard_concrete as hard_concrete
 from backdraw.estimators.hard_concrete import hard_concrete_nonzero as hard_concrete_nonzero
-from backdraw.estimators.implicit_mle import StepState as StepState
-from backdraw.estimators.implicit_mle import adaptive_step as adaptive_step
 from backdraw.estimators.implicit_mle import implicit_mle as implicit_mle
 from backdraw.estimators.indecater import indecater as indecater
 from backdraw.estimators.intermediate_loss import intermediate_loss as intermediate_loss
@@ -35,6 +34,7 @@ from backdraw.estimators.score_function import rloo as rloo
 from backdraw.estimators.stochastic_softmax import stochastic_softmax as stochastic_softmax
 from backdraw.estimators.straight_through import select as select
 from backdraw.estimators.straight_through import straight_through as straight_through
+from backdraw.estimators.variance_loss import variance_loss as variance_loss
 from backdraw.estimators.vimco import vimco as vimco
 from backdraw.estimators.without_replacement import sum_and_sample as sum_and_sample
 from backdraw.estimators.without_replacement import unordered_set as unordered_set
