@@ -88,7 +88,7 @@ class TorchBackend(TorchOperations, Backend):
             return _in_graph(logits, not primitive.native, static["axis"], static["temperature"], static["dtype"])
         if static["axis"] != -1 or static["dtype"] not in NUMPY or not on_host((logits,)) or many(logits) or autocasting():
             return super().relaxed(primitive, logits, rng, static)
-        if rng is None and logits.numel() < WORDS:
+        if rng is None and logits.numel() < WORDS:  # straight there: `noise` would ask again what `on_host` has
             noise = torch_noise.few("exponential", None, tuple(logits.shape), logits.dtype)
         else:
             noise = torch_noise.noise(self, "exponential", rng, tuple(logits.shape), logits.dtype, logits.device)

@@ -24,7 +24,7 @@ from backdraw_backends.torch_by_numpy import WORDS, by_numpy, traced
 # A quarter of what torch's uniforms are multiples of: as their bound it takes 0 out, and rounds nothing up to 1.
 _LEAST = 2.0**-55
 # The number next to -1: it and all up to 0, which torch's uniforms never reach, have a finite log1p.
-_LARGEST = {torch.float32: 2.0**-24 - 1.0, torch.float64: 2.0**-53 - 1.0}
+_LOWEST = {torch.float32: 2.0**-24 - 1.0, torch.float64: 2.0**-53 - 1.0}
 _FILLED = {torch.uint32: (0, 1 << 32), torch.int32: (-(1 << 31), 1 << 31), torch.int64: (-(1 << 63), (1 << 63) - 1)}
 _CPU = torch.device("cpu")  # to compare with it costs nothing; the type is a string that torch makes anew each time
 
@@ -56,7 +56,7 @@ def few(kind: str, source: torch.Generator | None, shape: tuple[int, ...], dtype
     # Of float64 first, for torch's uniforms of float32 are multiples of 2**-24.
     u = _SCRATCH.of(wide) if dtype == torch.float32 else torch.empty_like(template(wide, dtype))
     if kind in ("exponential", "gumbel"):  # the least exponentials, and so the largest Gumbels, are of uniforms near 0
-        u.uniform_(_LARGEST[dtype], 0.0, generator=source)
+        u.uniform_(_LOWEST[dtype], 0.0, generator=source)
         e = (u.float() if dtype == torch.float32 else u).log1p_().neg_()
         return e if kind == "exponential" else e.log_().neg_()
     u.uniform_(_LEAST, 1.0 if dtype == torch.float64 else 1.0 - 2.0**-24, generator=source)
@@ -64,7 +64,7 @@ def few(kind: str, source: torch.Generator | None, shape: tuple[int, ...], dtype
 
 
 class _Scratch(threading.local):
-    """Memory of one thread for numbers on the way to float32: taken anew for every call, it costs as much as drawing them."""
+    """Memory of one thread for numbers on the way to float32: new at every call, it costs nearly as much as they do."""
 
     def __init__(self) -> None:
         self.of = lru_cache(16)(_doubles)

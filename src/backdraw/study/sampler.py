@@ -36,9 +36,8 @@ class Sampler:
     def __init__(self, f: Callable[[Array], Array], p: Any, *, shared: bool = False) -> None:
         self.f, self.p, self.shared = f, p, shared
         two = p.repeated(2).stopped()
-        for name, x in zip((n for n in p.parameters if not isinstance(getattr(p, n), float)), two.params, strict=True):
-            if tuple(x.shape[:1]) != (2,):  # a temperature: repeats that share it have no gradient each
-                raise InvalidTypeError(f"dist: expected a number as its {name}, to be measured, got an array")
+        if any(tuple(x.shape[:1]) != (2,) for x in two.params):  # repeats that share a temperature have no gradient each
+            raise InvalidTypeError("dist: expected a number as its temperature, to be measured, got an array")
         values = evaluate(f, backdraw.draw(two, shape=1, rng=Key(0, 0)), two)  # what is wrong with f is told here
         if values.ndim < 2:
             raise InvalidValueError(
