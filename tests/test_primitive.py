@@ -9,6 +9,7 @@ from user_primitives import cube, exp, power, scaled, soft, sort, x_sin
 
 import backdraw
 from backdraw import primitive
+from backdraw.backend import remembered
 
 RNG = np.random.default_rng(7)
 X, G = RNG.normal(size=(3, 4)), RNG.normal(size=(3, 4))
@@ -117,3 +118,13 @@ def test_operations_that_adapters_offer(lib: Library) -> None:
     values, index = lib.be.top_k(lib.asarray([[3.0, 1.0, 2.0, 5.0], [-1.0, -2.0, 0.0, -3.0]]), 2)
     lib.check(values, np.asarray([[5.0, 3.0], [0.0, -1.0]]))
     np.testing.assert_array_equal(lib.to_numpy(index), [[3, 0], [2, 0]])
+
+
+def test_what_is_remembered_is_bounded() -> None:
+    calls: list[int] = []
+    once = remembered(lambda n: calls.append(n))
+    for n in (0, 0, *range(1, 200)):  # as many graphs as a data set has
+        once(n)
+    assert calls == list(range(200))
+    once(0)
+    assert calls[-1] == 0
