@@ -182,24 +182,6 @@ class Distribution:
         return self.replace(**{n: v if isinstance(v, float) else be.stop_gradient(v) for n, v in values.items()})
 
 
-class Perturbed(Distribution):
-    """Base of those that are, exactly or nearly, the argmax of utilities with independent noise: their first parameter."""
-
-    @property
-    def utilities(self) -> Array:
-        """What `perturb`, `argmax` and `relax` are about: the first parameter."""
-        return getattr(self, self.parameters[0])
-
-    def perturb_noise(self, rng: Any) -> Array:
-        """Independent noise for `perturb`, of the kind `noise`, one number for each utility."""
-        like = getattr(self, self.parameters[0])
-        return random.noise(self.backend, self.noise, rng, tuple(like.shape), like)
-
-    def perturb(self, noise: Array) -> Array:
-        """Random utilities: these and the noise."""
-        return perturb(self.utilities, noise)
-
-
 def _uniforms(self: Distribution, rng: Any, shape: tuple[int, ...] = ()) -> Array:
     """Uniforms for `sample`, one for each element of the first parameter, in float32 or wider."""
     like = getattr(self, self.parameters[0])

@@ -7,13 +7,13 @@ from typing import Any, ClassVar
 from backdraw import random
 from backdraw.backend import Array, Backend
 from backdraw.distributions import bits, sparse
-from backdraw.distributions.base import Perturbed
 from backdraw.distributions.checks import as_value, check_logits
+from backdraw.distributions.perturbed import Canonical
 from backdraw.errors import InvalidValueError
 
 
 @dataclass(frozen=True, eq=False)
-class Bernoulli(Perturbed):
+class Bernoulli(Canonical):
     r"""Independent bits: :math:`p(x = 1) = 1 / (1 + \exp(-l))`.
 
     Parameters

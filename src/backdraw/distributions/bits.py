@@ -5,6 +5,7 @@ from typing import Any
 from backdraw.backend import Array, Backend
 from backdraw.distributions.base import fold, times
 from backdraw.distributions.elementwise import unbroadcast
+from backdraw.distributions.temperature import cut_vjp
 from backdraw.primitive import primitive
 
 
@@ -52,13 +53,7 @@ def _tempered_fwd(be: Backend, u: Array, temperature: Array) -> tuple[Array, Any
     return z, (z, cut, u, temperature)
 
 
-def _tempered_vjp(be: Backend, residuals: Any, g: Array) -> tuple[Array, Array]:
-    z, cut, u, t = residuals
-    g = be.xp.where(cut, 0.0, g) / be.cast(t, g.dtype)
-    return be.cast(g, u.dtype), be.cast(-be.xp.sum(g * z), t.dtype)
-
-
-tempered.defvjp(_tempered_fwd, _tempered_vjp)
+tempered.defvjp(_tempered_fwd, cut_vjp)
 
 
 @primitive(native=True)

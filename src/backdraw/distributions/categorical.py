@@ -7,14 +7,14 @@ from typing import Any, ClassVar
 from backdraw import random
 from backdraw.backend import Array, Backend
 from backdraw.distributions import gumbels, simplex, simplex_law, sparse
-from backdraw.distributions.base import Perturbed
 from backdraw.distributions.categories import check_rows
 from backdraw.distributions.checks import as_value
+from backdraw.distributions.perturbed import Canonical
 from backdraw.errors import InvalidValueError
 
 
 @dataclass(frozen=True, eq=False)
-class Categorical(Perturbed):
+class Categorical(Canonical):
     r"""One of K categories, as a one-hot vector: :math:`p(x = e_k) = \exp(l_k) / \sum_j \exp(l_j)`.
 
     Parameters
@@ -132,13 +132,6 @@ class Categorical(Perturbed):
         x = as_value(x, self.logits, events=(self.axis,))
         total = self.backend.xp.sum(x, axis=self.axis, keepdims=True)
         return x - total * self.stopped().mean()
-
-    def weighted_score(self, x: Array, weights: Array, *, centred: bool = False) -> tuple[Array, ...]:
-        """Return the sum over samples of weight times score; where the weights sum to zero, the draws alone say it."""
-        be = self.backend
-        w = be.xp.reshape(weights, (*weights.shape, *(1,) * (x.ndim - weights.ndim)))
-        total = be.sum_samples(w * x)
-        return (total if centred else total - be.sum_samples(w) * self.stopped().mean(),)
 
     def mean(self, *, temperature: Any = 1.0, regularizer: str = "entropy") -> Array:
         """Probabilities, of the logits divided by `temperature`; or what `relax` makes of the logits in their place."""

@@ -6,10 +6,10 @@ from typing import Any, ClassVar
 from backdraw import random
 from backdraw.backend import Array, backend_of
 from backdraw.distributions import paths
-from backdraw.distributions.base import Perturbed
 from backdraw.distributions.checks import as_value, check_logits
 from backdraw.distributions.continuous import broadcast_shape
 from backdraw.distributions.elementwise import broadcast
+from backdraw.distributions.perturbed import Perturbed
 from backdraw.distributions.temperature import tempered
 from backdraw.errors import InvalidTypeError, InvalidValueError
 

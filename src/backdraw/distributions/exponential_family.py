@@ -6,13 +6,13 @@ from typing import Any, ClassVar, Self
 from backdraw import random
 from backdraw.backend import Array
 from backdraw.distributions import family_law
-from backdraw.distributions.base import Perturbed
 from backdraw.distributions.checks import as_value
 from backdraw.distributions.family_law import Family, rows_of
+from backdraw.distributions.perturbed import Canonical
 from backdraw.errors import InvalidValueError
 
 
-class ExponentialFamily(Perturbed, ABC):
+class ExponentialFamily(Canonical, ABC):
     """Base of the distributions over the values of a `Family`, with the natural parameters `logits`."""
 
     logits: Array
@@ -63,11 +63,6 @@ class ExponentialFamily(Perturbed, ABC):
         """``sum(logits * x) - log_partition()``, the log-probability where x is a value; differentiable in both."""
         x = as_value(x, self.logits)
         return family_law.log_prob(self.logits, x, **self._static)
-
-    def score(self, x: Array) -> Array:
-        """Gradient of ``log_prob(x)`` in the logits: ``x - mean()``."""
-        x = as_value(x, self.logits)
-        return x - self.stopped().mean()
 
     def entropy(self) -> Array:
         """Entropy in nats, of the batch shape."""

@@ -10,6 +10,7 @@ from typing import Any
 from backdraw.backend import Array, Backend
 from backdraw.distributions import balance, elementary
 from backdraw.distributions.elementwise import widened
+from backdraw.distributions.temperature import cut_vjp
 from backdraw.errors import InvalidValueError
 from backdraw.primitive import primitive
 
@@ -120,10 +121,4 @@ def _tempered_fwd(be: Backend, u: Array, temperature: Array, *, k: int) -> tuple
     return xp.where(wide == -xp.inf, -xp.inf, z), (z, cut, u, temperature)
 
 
-def _tempered_vjp(be: Backend, residuals: Any, g: Array, *, k: int) -> tuple[Array, Array]:  # noqa: ARG001
-    z, cut, u, t = residuals
-    g = be.xp.where(cut, 0.0, g) / be.cast(t, g.dtype)
-    return be.cast(g, u.dtype), be.cast(-be.xp.sum(g * z), t.dtype)
-
-
-tempered.defvjp(_tempered_fwd, _tempered_vjp)
+tempered.defvjp(_tempered_fwd, cut_vjp)

@@ -8,8 +8,9 @@ from typing import Any, ClassVar
 import numpy as np
 
 from backdraw.backend import Array
-from backdraw.distributions.base import NEEDS, Perturbed
+from backdraw.distributions.base import NEEDS
 from backdraw.distributions.checks import check_logits
+from backdraw.distributions.perturbed import Perturbed
 from backdraw.errors import InvalidTypeError, InvalidValueError
 
 Solver = Callable[[np.ndarray], Any]

@@ -8,8 +8,8 @@ from typing import Any, ClassVar
 import numpy as np
 
 from backdraw.backend import Array
-from backdraw.distributions.base import Perturbed
 from backdraw.distributions.checks import check_logits
+from backdraw.distributions.perturbed import Perturbed
 from backdraw.distributions.sinkhorn import sinkhorn
 from backdraw.distributions.temperature import tempered
 from backdraw.errors import BackendError, InvalidTypeError, InvalidValueError

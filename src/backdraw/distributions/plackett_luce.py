@@ -7,8 +7,8 @@ from typing import Any, ClassVar
 from backdraw import random
 from backdraw.backend import Array
 from backdraw.distributions import orders
-from backdraw.distributions.base import Perturbed
 from backdraw.distributions.checks import as_value, check_logits
+from backdraw.distributions.perturbed import Perturbed
 from backdraw.distributions.temperature import tempered
 from backdraw.errors import InvalidTypeError, InvalidValueError
 

@@ -3,6 +3,7 @@
 from typing import Any
 
 from backdraw.backend import Array, Backend
+from backdraw.distributions.temperature import cut_vjp
 from backdraw.primitive import primitive
 
 
@@ -112,18 +113,12 @@ def _tempered(be: Backend, u: Array, temperature: Array, axis: int) -> tuple[Arr
     return xp.where(none, -xp.inf, z), cut
 
 
-def _tempered_vjp(be: Backend, residuals: Any, g: Array, *, axis: int) -> tuple[Array, Array]:  # noqa: ARG001
-    z, cut, u, t = residuals
-    g = be.xp.where(cut, 0.0, g) / be.cast(t, g.dtype)
-    return be.cast(g, u.dtype), be.cast(-be.xp.sum(g * be.xp.where(cut, 0.0, z)), t.dtype)
-
-
 def _tempered_fwd(be: Backend, u: Array, temperature: Array, *, axis: int) -> tuple[Array, Any]:
     z, cut = _tempered(be, u, temperature, axis)
     return z, (z, cut, u, temperature)
 
 
-tempered.defvjp(_tempered_fwd, _tempered_vjp)
+tempered.defvjp(_tempered_fwd, cut_vjp)
 
 
 @primitive(native=True, symmetric=True, rows=True)

@@ -11,15 +11,15 @@ import numpy as np
 from backdraw import random
 from backdraw.backend import Array
 from backdraw.distributions import balance, elementary, hypersimplex, subset_law
-from backdraw.distributions.base import Perturbed
 from backdraw.distributions.checks import as_value, check_logits
+from backdraw.distributions.perturbed import Canonical
 from backdraw.errors import InvalidTypeError, InvalidValueError
 
 LIMIT = 2**20
 
 
 @dataclass(frozen=True, eq=False)
-class Subset(Perturbed):
+class Subset(Canonical):
     r"""Subset of k among n items: :math:`p(x) = \exp \langle l, x \rangle / Z` over vectors of k ones and n - k zeros.
 
     :math:`Z = e_k(\exp l)` is the elementary symmetric polynomial; it, the marginals and exact draws come from a dynamic
@@ -124,18 +124,6 @@ class Subset(Perturbed):
     def log_prob_of_mean(self, x: Array) -> Array:
         """``sum(logits * x) - log_partition()`` for a mean of subsets, of the batch shape."""
         return subset_law.log_prob_of_mean(self.logits, x, k=self.k)
-
-    def score(self, x: Array) -> Array:
-        """Gradient of ``log_prob(x)`` in the logits: ``x - mean()``."""
-        x = as_value(x, self.logits)
-        return x - self.stopped().mean()
-
-    def weighted_score(self, x: Array, weights: Array, *, centred: bool = False) -> tuple[Array, ...]:
-        """Return the sum over samples of weight times score; where the weights sum to zero, the draws alone say it."""
-        be = self.backend
-        w = be.xp.reshape(weights, (*weights.shape, *(1,) * (x.ndim - weights.ndim)))
-        total = be.sum_samples(w * x)
-        return (total if centred else total - be.sum_samples(w) * self.stopped().mean(),)
 
     def log_partition(self) -> Array:
         """Logarithm of the sum of ``exp(<logits, x>)`` over all subsets, of the batch shape."""

@@ -1,4 +1,4 @@
-"""Utilities over a temperature, in float64, in which the relaxations of structures are computed."""
+"""Utilities over a temperature: in float64, in which the relaxations of structures are computed; and what is cut."""
 
 from typing import Any
 
@@ -6,6 +6,13 @@ from backdraw.backend import Array, Backend
 from backdraw.primitive import primitive
 
 HUGE = 1e300  # that a few of it may still be added up
+
+
+def cut_vjp(be: Backend, residuals: Any, g: Array, **_: Any) -> tuple[Array, Array]:
+    """Cotangents of utilities u and a temperature t for z = u / t, but for entries that are cut, in which z is constant."""
+    z, cut, u, t = residuals
+    g = be.xp.where(cut, 0.0, g) / be.cast(t, g.dtype)
+    return be.cast(g, u.dtype), be.cast(-be.xp.sum(g * be.xp.where(cut, 0.0, z)), t.dtype)
 
 
 def scaled(be: Backend, x: Array, temperature: float = 1.0) -> Array:
